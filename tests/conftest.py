@@ -1,0 +1,38 @@
+"""What all tests share: where real data lies, and real Keras when it is installed."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator with the same numbers in every run."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of larger real data sets; the test is skipped where there is none."""
+    folder = os.environ.get("LAMINA_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("LAMINA_DATA names no folder with the larger data sets")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def keras() -> ModuleType:
+    """Real Keras 3.15 on JAX; `make oracle` demands it, elsewhere the test is skipped."""
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    try:
+        return importlib.import_module("keras")
+    except ImportError:
+        if os.environ.get("LAMINA_ORACLE") == "required":
+            raise
+        pytest.skip("real Keras is not installed; `make oracle` installs it")
