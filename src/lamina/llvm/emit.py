@@ -1,0 +1,920 @@
+"""A thin writer of LLVM assembly: typed values with operators, loops, memory, shuffles.
+
+The generators write plain text, which is many times faster than building LLVM's own objects, and
+the writer does by construction what LLVM's passes would do: loops are tested at the bottom, pure
+operations are shared, and each is placed in the outermost loop in which its arguments exist. So
+no LLVM pass has to run before code generation.
+
+Signedness is not part of a type: comparisons, `>>` and conversions of integers are signed unless
+their name says otherwise. No fast-math flag is ever written, and nothing that could become a call
+of a mathematical library.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Protocol, TypeAlias
+
+FLOAT, DOUBLE, I1, I8, I16, I32, I64, POINTER = (
+    "float", "double", "i1", "i8", "i16", "i32", "i64", "ptr",
+)  # fmt: skip
+MEMORY = {
+    "float32": FLOAT, "float64": DOUBLE, "float16": I16, "bfloat16": I16, "bool": I8,
+    "int8": I8, "int16": I16, "int32": I32, "int64": I64,
+    "uint8": I8, "uint16": I16, "uint32": I32, "uint64": I64,
+}  # fmt: skip
+"""The LLVM type of an element in memory; the narrow floats travel as their bits."""
+
+REGISTER = {**MEMORY, "float16": FLOAT, "bfloat16": FLOAT, "bool": I1}
+"""The LLVM type of an element in a register."""
+
+_BITS = {FLOAT: 32, DOUBLE: 64, I1: 1, I8: 8, I16: 16, I32: 32, I64: 64, POINTER: 64}
+_MANGLED = {FLOAT: "f32", DOUBLE: "f64", POINTER: "p0"}
+ZEROS = 256  # bytes of the shared block of zeros that loads outside of a guard are sent to
+
+
+class Target(Protocol):
+    """What a generator may know of the CPU: `lamina.llvm.host` has the real one."""
+
+    @property
+    def lanes(self) -> int:
+        """The number of float32 in a vector register."""
+
+    @property
+    def registers(self) -> int:
+        """The number of vector registers."""
+
+    @property
+    def has_fma(self) -> bool:
+        """Whether a fused multiply-add is one instruction."""
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether loads, stores and gathers under a lane mask are one instruction."""
+
+
+# ------------------------------------------------------------------------- types
+
+
+@functools.cache
+def vector(element: str, lanes: int) -> str:
+    """The type of `lanes` elements; one lane is the plain scalar."""
+    return element if lanes == 1 else f"<{lanes} x {element}>"
+
+
+@functools.cache
+def parts(kind: str) -> tuple[str, int]:
+    """(element, lanes) of a type."""
+    if kind[0] != "<":
+        return kind, 1
+    lanes, element = kind[1:-1].split(" x ")
+    return element, int(lanes)
+
+
+def element_bytes(kind: str) -> int:
+    """The size of one element of a type in memory."""
+    return max(1, _BITS[parts(kind)[0]] // 8)
+
+
+@functools.cache
+def like(kind: str, element: str) -> str:
+    """The type with the lanes of `kind` and another element."""
+    return vector(element, parts(kind)[1])
+
+
+@functools.cache
+def mangled(kind: str) -> str:
+    """The suffix of an overloaded intrinsic."""
+    element, lanes = parts(kind)
+    name = _MANGLED.get(element, element)
+    return name if lanes == 1 else f"v{lanes}{name}"
+
+
+def literal(number: float, element: str) -> str:
+    """A number as LLVM writes it: floats by their bits, so that nothing is rounded on the way."""
+    if element == FLOAT:
+        number = struct.unpack("f", struct.pack("f", number))[0]
+    if element in (FLOAT, DOUBLE):
+        return f"0x{struct.unpack('Q', struct.pack('d', number))[0]:016X}"
+    if element == I1:
+        return "true" if number else "false"
+    return str(int(number))
+
+
+# ------------------------------------------------------------------------- values
+
+
+class Value:
+    """A typed result. Numbers beside it take its type; operators emit one instruction."""
+
+    __slots__ = ("depth", "emit", "text", "type")
+
+    def __init__(self, emit: Emit, kind: str, text: str, depth: int) -> None:
+        self.emit = emit
+        self.type = kind
+        self.text = text
+        self.depth = depth
+
+    def __repr__(self) -> str:
+        return f"{self.type} {self.text}"
+
+    __hash__ = None  # type: ignore[assignment]  # a value compares by emitting code
+
+    @property
+    def is_float(self) -> bool:
+        return parts(self.type)[0] in (FLOAT, DOUBLE)
+
+    @property
+    def lanes(self) -> int:
+        return parts(self.type)[1]
+
+    def _binary(self, other: Operand, integer: str, real: str, *, swap: bool = False) -> Value:
+        emit = self.emit
+        right = emit.value(other, self.type)
+        left = self
+        if swap:
+            left, right = right, left
+        name = real if self.is_float else integer
+        pure = integer not in ("udiv", "urem", "sdiv", "srem") or self.is_float
+        depth = max(left.depth, right.depth)
+        text = f"{name} {self.type} {left.text}, {right.text}"
+        return emit.op(self.type, text, depth) if pure else emit.effect(self.type, text)
+
+    def __add__(self, other: Operand) -> Value:
+        if type(other) is int and other == 0 and not self.is_float:
+            return self
+        return self._binary(other, "add", "fadd")
+
+    def __radd__(self, other: Operand) -> Value:
+        return self.__add__(other)
+
+    def __sub__(self, other: Operand) -> Value:
+        return self._binary(other, "sub", "fsub")
+
+    def __rsub__(self, other: Operand) -> Value:
+        return self._binary(other, "sub", "fsub", swap=True)
+
+    def __mul__(self, other: Operand) -> Value:
+        if type(other) is int and other == 1:
+            return self
+        return self._binary(other, "mul", "fmul")
+
+    def __rmul__(self, other: Operand) -> Value:
+        return self._binary(other, "mul", "fmul", swap=True)
+
+    def __truediv__(self, other: Operand) -> Value:
+        return self._binary(other, "sdiv", "fdiv")
+
+    def __rtruediv__(self, other: Operand) -> Value:
+        return self._binary(other, "sdiv", "fdiv", swap=True)
+
+    def __floordiv__(self, other: Operand) -> Value:
+        """Unsigned division, as indexes need it."""
+        return self._binary(other, "udiv", "fdiv")
+
+    def __mod__(self, other: Operand) -> Value:
+        """Unsigned remainder, as indexes need it."""
+        return self._binary(other, "urem", "frem")
+
+    def __and__(self, other: Operand) -> Value:
+        return self._binary(other, "and", "and")
+
+    def __or__(self, other: Operand) -> Value:
+        return self._binary(other, "or", "or")
+
+    def __xor__(self, other: Operand) -> Value:
+        return self._binary(other, "xor", "xor")
+
+    def __invert__(self) -> Value:
+        return self._binary(-1 if parts(self.type)[0] != I1 else 1, "xor", "xor")
+
+    def __neg__(self) -> Value:
+        if self.is_float:
+            return self.emit.op(self.type, f"fneg {self.type} {self.text}", self.depth)
+        return 0 - self
+
+    def __lshift__(self, other: Operand) -> Value:
+        return self._binary(other, "shl", "shl")
+
+    def __rshift__(self, other: Operand) -> Value:
+        """Arithmetic shift to the right."""
+        return self._binary(other, "ashr", "ashr")
+
+    def logical_shift(self, other: Operand) -> Value:
+        """Shift to the right, zeros coming in."""
+        return self._binary(other, "lshr", "lshr")
+
+    def compare(self, integer: str, real: str, other: Operand) -> Value:
+        """`icmp integer` or `fcmp real`: a value of i1 lanes."""
+        right = self.emit.value(other, self.type)
+        name = f"fcmp {real}" if self.is_float else f"icmp {integer}"
+        text = f"{name} {self.type} {self.text}, {right.text}"
+        return self.emit.op(like(self.type, I1), text, max(self.depth, right.depth))
+
+    def __lt__(self, other: Operand) -> Value:
+        return self.compare("slt", "olt", other)
+
+    def __le__(self, other: Operand) -> Value:
+        return self.compare("sle", "ole", other)
+
+    def __gt__(self, other: Operand) -> Value:
+        return self.compare("sgt", "ogt", other)
+
+    def __ge__(self, other: Operand) -> Value:
+        return self.compare("sge", "oge", other)
+
+    def below(self, other: Operand) -> Value:
+        """Unsigned `<`."""
+        return self.compare("ult", "olt", other)
+
+    def equal(self, other: Operand) -> Value:
+        return self.compare("eq", "oeq", other)
+
+    def differs(self, other: Operand) -> Value:
+        """`!=`; true where either side is NaN."""
+        return self.compare("ne", "une", other)
+
+    def is_nan(self) -> Value:
+        return self.compare("ne", "uno", self)
+
+
+class Index:
+    """An i64 that is a value plus a constant, kept apart so that addresses share their base."""
+
+    __slots__ = ("constant", "value")
+
+    def __init__(self, value: Value | None, constant: int = 0) -> None:
+        self.value = value
+        self.constant = constant
+
+    def __repr__(self) -> str:
+        return f"Index({self.value}, {self.constant})"
+
+    def __add__(self, other: Integer) -> Index:
+        if isinstance(other, int):
+            return Index(self.value, self.constant + other)
+        other = index(other)
+        if self.value is None or other.value is None:
+            value = self.value if other.value is None else other.value
+        else:
+            value = self.value + other.value
+        return Index(value, self.constant + other.constant)
+
+    __radd__ = __add__
+
+    def __mul__(self, factor: int) -> Index:
+        if factor == 1:
+            return self
+        if factor == 0 or self.value is None:
+            return Index(None, self.constant * factor)
+        return Index(self.value * factor, self.constant * factor)
+
+    __rmul__ = __mul__
+
+    @property
+    def number(self) -> int | None:
+        """The index as a Python number, if it is known."""
+        return self.constant if self.value is None else None
+
+    def on(self, emit: Emit) -> Value:
+        """The index as one i64 value."""
+        if self.value is None:
+            return emit.value(self.constant, I64)
+        return self.value + self.constant if self.constant else self.value
+
+
+Operand: TypeAlias = Value | float
+Integer: TypeAlias = int | Value | Index
+
+
+def index(number: Integer) -> Index:
+    """Any integer as an Index."""
+    if isinstance(number, Index):
+        return number
+    return Index(None, number) if isinstance(number, int) else Index(number)
+
+
+class Place:
+    """An address: a pointer and a constant number of bytes."""
+
+    __slots__ = ("base", "offset")
+
+    def __init__(self, base: Value, offset: int = 0) -> None:
+        self.base = base
+        self.offset = offset
+
+    def __add__(self, count: int) -> Place:
+        """The place `count` bytes further on; emits nothing."""
+        return Place(self.base, self.offset + count)
+
+    def step(self, number: Integer, stride: int = 1) -> Place:
+        """The place `number * stride` bytes further on; one instruction for what is not constant."""
+        number = index(number)
+        offset = self.offset + number.constant * stride
+        if number.value is None or stride == 0:
+            return Place(self.base, offset)
+        emit, value = self.base.emit, number.value
+        text = f"getelementptr [{abs(stride)} x i8], ptr {self.base.text}, i64 "
+        if stride < 0:
+            value = 0 - value
+        depth = max(self.base.depth, value.depth)
+        return Place(emit.op(POINTER, text + value.text, depth), offset)
+
+    @property
+    def pointer(self) -> Value:
+        if self.offset == 0:
+            return self.base
+        text = f"getelementptr i8, ptr {self.base.text}, i64 {self.offset}"
+        return self.base.emit.op(POINTER, text, self.base.depth)
+
+
+# ------------------------------------------------------------------------- modules
+
+
+class Module:
+    """Declarations, constants and functions, as one LLVM text."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.declarations: dict[str, str] = {}
+        self.constants: dict[str, str] = {}
+        self.functions: dict[str, Emit] = {}
+
+    def function(
+        self,
+        name: str,
+        parameters: Sequence[tuple[str, str]],
+        result: str = "void",
+        *,
+        internal: bool = False,
+    ) -> Emit:
+        """Start a function; `parameters` are (type, name) pairs."""
+        emit = Emit(self, name, parameters, result, internal=internal)
+        self.functions[name] = emit
+        return emit
+
+    def declare(self, name: str, result: str, arguments: Sequence[str]) -> None:
+        if name not in self.declarations:
+            self.declarations[name] = f"declare {result} @{name}({', '.join(arguments)})"
+
+    def table(self, data: bytes, align: int = 64) -> str:
+        """The name of a read-only block that holds `data`."""
+        body = "".join(f"\\{byte:02X}" for byte in data) if any(data) else ""
+        initial = f'c"{body}"' if body else "zeroinitializer"
+        text = f"internal unnamed_addr constant [{len(data)} x i8] {initial}, align {align}"
+        return self.constants.setdefault(text, f"table{len(self.constants)}")
+
+    def text(self) -> str:
+        constants = [f"@{name} = {text}" for text, name in self.constants.items()]
+        functions = [function.text() for function in self.functions.values()]
+        return "\n".join([*constants, *self.declarations.values(), *functions, ""])
+
+
+class _Scope:
+    """A loop body or a branch: where to put what does not depend on it, and what is known in it."""
+
+    __slots__ = ("known", "slot")
+
+    def __init__(self, slot: list[str]) -> None:
+        self.slot = slot
+        self.known: dict[str, Value] = {}
+
+
+class Emit:
+    """One function under construction."""
+
+    def __init__(
+        self,
+        module: Module,
+        name: str,
+        parameters: Sequence[tuple[str, str]],
+        result: str,
+        *,
+        internal: bool,
+    ) -> None:
+        self.module = module
+        self.target = module.target
+        self.lanes = module.target.lanes
+        self.name = name
+        self.result = result
+        self.linkage = "internal " if internal else ""
+        self.parameters = [Value(self, kind, f"%{label}", 0) for kind, label in parameters]
+        self.block = "entry"
+        self._count = 0
+        self._entry: list[str] = []
+        self._lines: list[str | list[str]] = ["entry:", self._entry]
+        self._scopes = [_Scope(self._entry)]
+
+    # --------------------------------------------------------------- instructions
+
+    def fresh(self) -> str:
+        self._count += 1
+        return f"%v{self._count}"
+
+    def op(self, kind: str, text: str, depth: int) -> Value:
+        """A pure instruction whose arguments exist at loop depth `depth`: shared and hoisted."""
+        scope = self._scopes[depth]
+        found = scope.known.get(text)
+        if found is None:
+            found = Value(self, kind, self.fresh(), depth)
+            scope.known[text] = found
+            line = f"{found.text} = {text}"
+            if depth == len(self._scopes) - 1:
+                self._lines.append(line)
+            else:
+                self._scopes[depth + 1].slot.append(line)
+        return found
+
+    def effect(self, kind: str, text: str) -> Value:
+        """An instruction that stays where it is written."""
+        if kind == "void":
+            self._lines.append(text)
+            return Value(self, kind, "", self.depth)
+        result = Value(self, kind, self.fresh(), self.depth)
+        self._lines.append(f"{result.text} = {text}")
+        return result
+
+    @property
+    def depth(self) -> int:
+        return len(self._scopes) - 1
+
+    def pure(self, kind: str, name: str, *arguments: Value) -> Value:
+        """A pure instruction from typed arguments, each written with its type."""
+        text = ", ".join([f"{a.type} {a.text}" for a in arguments])
+        return self.op(kind, f"{name} {text}", max(a.depth for a in arguments))
+
+    def intrinsic(self, name: str, kind: str, *arguments: Value, overload: str = "") -> Value:
+        """A pure intrinsic, `llvm.name.overload`; the overload is the result's type if not given."""
+        full = f"llvm.{name}.{mangled(overload or kind)}"
+        self.module.declare(full, kind, [a.type for a in arguments])
+        text = ", ".join([f"{a.type} {a.text}" for a in arguments])
+        return self.op(kind, f"call {kind} @{full}({text})", max(a.depth for a in arguments))
+
+    def call(self, name: str, result: str, *arguments: Value) -> Value:
+        """Call a function of this module, or one that was declared."""
+        text = ", ".join([f"{a.type} {a.text}" for a in arguments])
+        return self.effect(result, f"call {result} @{name}({text})")
+
+    def finish(self, result: Value | None = None) -> None:
+        """Return from the function."""
+        self._lines.append(f"ret {result.type} {result.text}" if result else "ret void")
+
+    def text(self) -> str:
+        lines: list[str] = []
+        for line in self._lines:
+            if isinstance(line, str):
+                lines.append(line)
+            else:
+                lines.extend(line)
+        body = "\n".join(lines)
+        signature = ", ".join([f"{p.type} {p.text}" for p in self.parameters])
+        head = f"define {self.linkage}{self.result} @{self.name}({signature}) noinline nounwind"
+        return f"{head} {{\n{body}\n}}"
+
+    # --------------------------------------------------------------- values
+
+    def value(self, operand: Operand | Index, kind: str) -> Value:
+        """The operand itself, or a number as a constant of that type; a scalar is broadcast."""
+        if isinstance(operand, Value):
+            lanes = parts(kind)[1]
+            if lanes > 1 and operand.type[0] != "<":
+                return self.splat(operand, lanes)
+            return operand
+        if isinstance(operand, Index):
+            return operand.on(self)
+        element, lanes = parts(kind)
+        text = literal(operand, element)
+        if lanes > 1:
+            text = f"splat ({element} {text})"
+        return Value(self, kind, text, 0)
+
+    def zeros(self, kind: str) -> Value:
+        return Value(self, kind, literal(0, kind) if kind[0] != "<" else "zeroinitializer", 0)
+
+    def row(self, numbers: Sequence[float], element: str) -> Value:
+        """A constant vector."""
+        text = ", ".join([f"{element} {literal(number, element)}" for number in numbers])
+        if len(numbers) == 1:
+            return Value(self, element, literal(numbers[0], element), 0)
+        return Value(self, vector(element, len(numbers)), f"<{text}>", 0)
+
+    def lane_numbers(self, lanes: int, element: str = I32, stride: int = 1) -> Value:
+        """<0, stride, 2 * stride, ...>."""
+        return self.row([lane * stride for lane in range(lanes)], element)
+
+    def splat(self, scalar: Value, lanes: int) -> Value:
+        """The scalar in every lane."""
+        if lanes == 1:
+            return scalar
+        kind = vector(scalar.type, lanes)
+        text = f"insertelement {kind} poison, {scalar.type} {scalar.text}, i64 0"
+        first = self.op(kind, text, scalar.depth)
+        text = f"shufflevector {kind} {first.text}, {kind} poison, <{lanes} x i32> zeroinitializer"
+        return self.op(kind, text, scalar.depth)
+
+    def select(self, condition: Value, yes: Operand, no: Operand, kind: str = "") -> Value:
+        """`yes` where the condition holds, else `no`; numbers take the other's type, or `kind`."""
+        for side in (yes, no):
+            if not kind and isinstance(side, Value):
+                kind = side.type
+        if condition.lanes > 1:
+            kind = vector(parts(kind)[0], condition.lanes)
+        return self.pure(kind, "select", condition, self.value(yes, kind), self.value(no, kind))
+
+    def cast(self, name: str, value: Value, element: str) -> Value:
+        """A conversion by its LLVM name (`zext`, `sitofp`, ...), lane by lane."""
+        kind = like(value.type, element)
+        if kind == value.type:
+            return value
+        text = f"{name} {value.type} {value.text} to {kind}"
+        return self.op(kind, text, value.depth)
+
+    def bits(self, value: Value, element: str) -> Value:
+        """The same bits as another type of the same width."""
+        return self.cast("bitcast", value, element)
+
+    def resize(self, value: Value, element: str, *, signed: bool = True) -> Value:
+        """An integer in another width."""
+        have, want = _BITS[parts(value.type)[0]], _BITS[element]
+        if have == want:
+            return value
+        return self.cast("trunc" if want < have else "sext" if signed else "zext", value, element)
+
+    def fma(self, a: Operand, b: Operand, c: Operand) -> Value:
+        """a * b + c, rounded once where the CPU can, else twice."""
+        kind = next((x.type for x in (a, b, c) if isinstance(x, Value) and x.lanes > 1), "")
+        kind = kind or next(x.type for x in (a, b, c) if isinstance(x, Value))
+        left, right, third = self.value(a, kind), self.value(b, kind), self.value(c, kind)
+        if self.target.has_fma:
+            return self.intrinsic("fma", kind, left, right, third)
+        return left * right + third
+
+    def sqrt(self, x: Value) -> Value:
+        return self.intrinsic("sqrt", x.type, x)
+
+    def abs(self, x: Value) -> Value:
+        if x.is_float:
+            return self.intrinsic("fabs", x.type, x)
+        return self.select(x < 0, 0 - x, x)
+
+    # --------------------------------------------------------------- lanes
+
+    def extract(self, value: Value, lane: int) -> Value:
+        element, lanes = parts(value.type)
+        if lanes == 1:
+            return value
+        return self.op(
+            element, f"extractelement {value.type} {value.text}, i64 {lane}", value.depth
+        )
+
+    def insert(self, value: Value, scalar: Value, lane: int) -> Value:
+        text = f"insertelement {value.type} {value.text}, {scalar.type} {scalar.text}, i64 {lane}"
+        return self.op(value.type, text, max(value.depth, scalar.depth))
+
+    def gathered(self, scalars: Sequence[Value]) -> Value:
+        """A vector from its lanes."""
+        if len(scalars) == 1:
+            return scalars[0]
+        result = Value(self, vector(scalars[0].type, len(scalars)), "poison", 0)
+        for lane, scalar in enumerate(scalars):
+            result = self.insert(result, scalar, lane)
+        return result
+
+    def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
+        """Lanes of `a` followed by `b`, by number."""
+        element = parts(a.type)[0]
+        numbers = ", ".join([f"i32 {lane}" for lane in lanes])
+        text = (
+            f"shufflevector {a.type} {a.text}, {b.type} {b.text}, <{len(lanes)} x i32> <{numbers}>"
+        )
+        result = self.op(f"<{len(lanes)} x {element}>", text, max(a.depth, b.depth))
+        return self.extract(result, 0) if len(lanes) == 1 else result
+
+    def across(self, value: Value, combine: Callable[[Value, Value], Value]) -> Value:
+        """Combine all lanes to a scalar in a fixed tree: the lower half with the upper half."""
+        while value.lanes > 2:
+            half = value.lanes // 2
+            low = self.shuffle(value, value, range(half))
+            high = self.shuffle(value, value, range(half, 2 * half))
+            value = combine(low, high)
+        if value.lanes == 2:
+            value = combine(self.extract(value, 0), self.extract(value, 1))
+        return value
+
+    def transpose(self, rows: Sequence[Value]) -> list[Value]:
+        """n vectors of n lanes, transposed by log2(n) rounds of shuffles."""
+        current = list(rows)
+        count = len(current)
+        step = 1
+        while step < count:
+            low = [j - step + count if j & step else j for j in range(count)]
+            high = [j + count if j & step else j + step for j in range(count)]
+            for i in range(count):
+                if not i & step:
+                    a, b = current[i], current[i + step]
+                    current[i] = self.shuffle(a, b, low)
+                    current[i + step] = self.shuffle(a, b, high)
+            step *= 2
+        return current
+
+    def first_lanes(self, count: Value, lanes: int) -> Value:
+        """A mask of the first `count` (i64, at least 0) lanes."""
+        numbers = self.lane_numbers(lanes)
+        return numbers.compare("slt", "", self.splat(self.resize(count, I32), lanes))
+
+    # --------------------------------------------------------------- memory
+
+    def zero_block(self) -> Place:
+        """`ZEROS` bytes of zeros, read where a guard forbids an address."""
+        return Place(Value(self, POINTER, f"@{self.module.table(bytes(ZEROS))}", 0))
+
+    def load(
+        self,
+        place: Place,
+        kind: str,
+        *,
+        mask: Value | None = None,
+        align: int = 0,
+        invariant: bool = False,
+    ) -> Value:
+        """Read a scalar or a vector of consecutive elements; lanes outside the mask give zero.
+
+        An `invariant` load may move out of every loop that its address does not depend on: only
+        for memory that the function does not write, and only where it is always allowed to read.
+        """
+        pointer = place.pointer
+        align = align or element_bytes(kind)
+        if mask is None:
+            text = f"load {kind}, ptr {pointer.text}, align {align}"
+            return self.op(kind, text, pointer.depth) if invariant else self.effect(kind, text)
+        name = f"llvm.masked.load.{mangled(kind)}.p0"
+        self.module.declare(name, kind, [POINTER, I32, mask.type, kind])
+        return self.effect(
+            kind,
+            f"call {kind} @{name}(ptr {pointer.text}, i32 {align}, "
+            f"{mask.type} {mask.text}, {kind} zeroinitializer)",
+        )
+
+    def store(
+        self, value: Value, place: Place, *, mask: Value | None = None, align: int = 0
+    ) -> None:
+        """Write a scalar or consecutive lanes; lanes outside the mask leave memory untouched."""
+        pointer = place.pointer
+        align = align or element_bytes(value.type)
+        if mask is None:
+            text = f"store {value.type} {value.text}, ptr {pointer.text}, align {align}"
+            self.effect("void", text)
+            return
+        name = f"llvm.masked.store.{mangled(value.type)}.p0"
+        self.module.declare(name, "void", [value.type, POINTER, I32, mask.type])
+        text = (
+            f"{value.type} {value.text}, ptr {pointer.text}, i32 {align}, {mask.type} {mask.text}"
+        )
+        self.effect("void", f"call void @{name}({text})")
+
+    def pointers(self, place: Place, offsets: Value, stride: int) -> Value:
+        """A vector of addresses, `place + offsets * stride` bytes; offsets are i32 or i64 lanes."""
+        base = place.pointer
+        text = f"getelementptr [{stride} x i8], ptr {base.text}, {offsets.type} {offsets.text}"
+        kind = like(offsets.type, POINTER)
+        return self.op(kind, text, max(base.depth, offsets.depth))
+
+    def gather(self, pointers: Value, element: str, mask: Value | None = None) -> Value:
+        """Read one element per address; lanes outside the mask give zero."""
+        kind = like(pointers.type, element)
+        mask = mask or self.value(1, like(pointers.type, I1))
+        name = f"llvm.masked.gather.{mangled(kind)}.{mangled(pointers.type)}"
+        self.module.declare(name, kind, [pointers.type, I32, mask.type, kind])
+        return self.effect(
+            kind,
+            f"call {kind} @{name}({pointers.type} {pointers.text}, i32 {element_bytes(element)}, "
+            f"{mask.type} {mask.text}, {kind} zeroinitializer)",
+        )
+
+    def scatter(self, value: Value, pointers: Value, mask: Value | None = None) -> None:
+        """Write one element per address."""
+        mask = mask or self.value(1, like(pointers.type, I1))
+        name = f"llvm.masked.scatter.{mangled(value.type)}.{mangled(pointers.type)}"
+        self.module.declare(name, "void", [value.type, pointers.type, I32, mask.type])
+        self.effect(
+            "void",
+            f"call void @{name}({value.type} {value.text}, {pointers.type} {pointers.text}, "
+            f"i32 {element_bytes(value.type)}, {mask.type} {mask.text})",
+        )
+
+    def stack(self, count: int, align: int = 64) -> Place:
+        """`count` bytes that live as long as the call."""
+        name = self.fresh()
+        self._entry.append(f"{name} = alloca [{count} x i8], align {align}")
+        return Place(Value(self, POINTER, name, 0))
+
+    def copy(self, to: Place, source: Place, count: Integer) -> None:
+        """memcpy of `count` bytes."""
+        size = index(count).on(self)
+        name = "llvm.memcpy.p0.p0.i64"
+        self.module.declare(name, "void", [POINTER, POINTER, I64, I1])
+        text = f"ptr {to.pointer.text}, ptr {source.pointer.text}, i64 {size.text}, i1 false"
+        self.effect("void", f"call void @{name}({text})")
+
+    def clear(self, to: Place, count: Integer) -> None:
+        """Set `count` bytes to zero."""
+        size = index(count).on(self)
+        self.module.declare("llvm.memset.p0.i64", "void", [POINTER, I8, I64, I1])
+        text = f"ptr {to.pointer.text}, i8 0, i64 {size.text}, i1 false"
+        self.effect("void", f"call void @llvm.memset.p0.i64({text})")
+
+    def prefetch(self, place: Place, *, write: bool = False, locality: int = 2) -> None:
+        """Ask for a cache line; locality 3 is the nearest level."""
+        self.module.declare("llvm.prefetch.p0", "void", [POINTER, I32, I32, I32])
+        text = f"ptr {place.pointer.text}, i32 {int(write)}, i32 {locality}, i32 1"
+        self.effect("void", f"call void @llvm.prefetch.p0({text})")
+
+    # --------------------------------------------------------------- control
+
+    def begin(self, label: str) -> None:
+        self._lines.append(f"{label}:")
+        self.block = label
+
+    def label(self) -> str:
+        self._count += 1
+        return f"b{self._count}"
+
+    def open_scope(self) -> None:
+        slot: list[str] = []
+        self._lines.append(slot)
+        self._scopes.append(_Scope(slot))
+
+    def close_scope(self) -> None:
+        self._scopes.pop()
+
+    def reserve(self) -> list[str]:
+        """An empty stretch of lines here, to be filled in later."""
+        lines: list[str] = []
+        self._lines.append(lines)
+        return lines
+
+    def loop(
+        self,
+        start: Integer,
+        stop: Integer,
+        step: int = 1,
+        carry: Sequence[Value] = (),
+        *,
+        nonempty: bool = False,
+    ) -> Loop:
+        """`for index in range(start, stop, step)`, step > 0, with values carried round.
+
+            with emit.loop(0, count, carry=[zero]) as k:
+                k.next = [k.carry[0] + emit.load(place.step(k.index, 4), "float")]
+            total, = k.result
+
+        A loop known to run exactly once becomes straight code. `nonempty` promises that it runs.
+        """
+        return Loop(self, index(start), index(stop), step, list(carry), nonempty=nonempty)
+
+    def when(self, condition: Value) -> When:
+        """Run the block only if the condition (i1) holds."""
+        return When(self, condition)
+
+    def choose(
+        self,
+        condition: Value,
+        yes: Callable[[], Sequence[Value]],
+        no: Callable[[], Sequence[Value]],
+    ) -> list[Value]:
+        """The values of the branch that is taken; only that branch is run."""
+        labels = self.label(), self.label(), self.label()
+        branch = f"br i1 {condition.text}, label %{labels[0]}, label %{labels[1]}"
+        results: list[list[Value]] = []
+        ends: list[str] = []
+        slot = self.reserve()
+        self._lines.append(branch)
+        for label, side in zip(labels, (yes, no), strict=False):
+            self._scopes.append(_Scope(slot))
+            self.begin(label)
+            results.append(list(side()))
+            ends.append(self.block)
+            self._lines.append(f"br label %{labels[2]}")
+            self.close_scope()
+        self.begin(labels[2])
+        return [
+            self.effect(a.type, f"phi {a.type} [{a.text}, %{ends[0]}], [{b.text}, %{ends[1]}]")
+            for a, b in zip(*results, strict=True)
+        ]
+
+
+class Loop:
+    """A loop under construction; see `Emit.loop`."""
+
+    def __init__(
+        self,
+        emit: Emit,
+        start: Index,
+        stop: Index,
+        step: int,
+        carry: list[Value],
+        *,
+        nonempty: bool,
+    ) -> None:
+        self.emit = emit
+        self.start = start
+        self.stop = stop
+        self.step = step
+        self.carry = carry
+        self.next: Sequence[Value] = ()
+        self.result: list[Value] = []
+        self.trips: int | None = None
+        if start.number is not None and stop.number is not None:
+            self.trips = max(0, -(-(stop.number - start.number) // step))
+        self.nonempty = nonempty or bool(self.trips)
+        self._initial = carry
+        self._before = self._body = self._after = ""
+        self._head: list[str] = []
+        self.index = start
+
+    def __enter__(self) -> Loop:
+        if self.trips == 1:
+            return self
+        emit = self.emit
+        self._body, self._after = emit.label(), emit.label()
+        start, stop = self.start.on(emit), self.stop.on(emit)
+        empty = None if self.nonempty else start < stop
+        emit.open_scope()
+        if empty is None:
+            emit.effect("void", f"br label %{self._body}")
+        else:
+            emit.effect("void", f"br i1 {empty.text}, label %{self._body}, label %{self._after}")
+        self._before = emit.block
+        emit.begin(self._body)
+        self._head = emit.reserve()
+        depth = emit.depth
+        self._counter = Value(emit, I64, emit.fresh(), depth)
+        self._start, self._stop = start, stop
+        self.index = Index(self._counter)
+        self.carry = [Value(emit, c.type, emit.fresh(), depth) for c in self._initial]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            return
+        if self.trips == 1:
+            self.result = list(self.next)
+            return
+        emit = self.emit
+        after = emit.effect(I64, f"add nsw i64 {self._counter.text}, {self.step}")
+        latch = emit.block
+        rows = zip(
+            [self._counter, *self.carry],
+            [self._start, *self._initial],
+            [after, *self.next],
+            strict=True,
+        )
+        for phi, first, later in rows:
+            self._head.append(
+                f"{phi.text} = phi {phi.type} "
+                f"[{first.text}, %{self._before}], [{later.text}, %{latch}]"
+            )
+        again = emit.effect(I1, f"icmp slt i64 {after.text}, {self._stop.text}")
+        emit.effect("void", f"br i1 {again.text}, label %{self._body}, label %{self._after}")
+        emit.close_scope()
+        emit.begin(self._after)
+        for first, later in zip(self._initial, self.next, strict=True):
+            last = f"[{later.text}, %{latch}]"
+            if not self.nonempty:
+                last = f"[{first.text}, %{self._before}], {last}"
+            self.result.append(emit.effect(first.type, f"phi {first.type} {last}"))
+
+
+class When:
+    """A block under a condition; see `Emit.when`."""
+
+    def __init__(self, emit: Emit, condition: Value) -> None:
+        self.emit = emit
+        self.condition = condition
+        self._after = ""
+
+    def __enter__(self) -> None:
+        emit = self.emit
+        body, self._after = emit.label(), emit.label()
+        emit.open_scope()
+        emit.effect("void", f"br i1 {self.condition.text}, label %{body}, label %{self._after}")
+        emit.begin(body)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.emit.effect("void", f"br label %{self._after}")
+            self.emit.close_scope()
+            self.emit.begin(self._after)
