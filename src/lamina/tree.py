@@ -125,3 +125,17 @@ def _kind(structure: Any) -> str:
     if is_nested(structure):
         return f"{type(structure).__name__} of {len(structure)}"
     return type(structure).__name__
+
+
+def skeleton(structure: Any) -> Any:
+    """A hashable description of the nesting, equal for equally nested structures.
+
+    >>> skeleton({"a": [1, 2]})
+    ('dict', (('a', ('list', ('*', '*'))),))
+    """
+    if isinstance(structure, dict):
+        return "dict", tuple((key, skeleton(structure[key])) for key in _keys(structure))
+    if is_nested(structure):
+        kind = "list" if isinstance(structure, list) else "tuple"
+        return kind, tuple(skeleton(part) for part in structure)
+    return "*"
