@@ -16,7 +16,9 @@ import functools
 import struct
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Protocol, TypeAlias
+from typing import Self, TypeAlias
+
+from lamina.llvm.host import Target
 
 FLOAT, DOUBLE, I1, I8, I16, I32, I64, POINTER = (
     "float", "double", "i1", "i8", "i16", "i32", "i64", "ptr",
@@ -34,26 +36,6 @@ REGISTER = {**MEMORY, "float16": FLOAT, "bfloat16": FLOAT, "bool": I1}
 _BITS = {FLOAT: 32, DOUBLE: 64, I1: 1, I8: 8, I16: 16, I32: 32, I64: 64, POINTER: 64}
 _MANGLED = {FLOAT: "f32", DOUBLE: "f64", POINTER: "p0"}
 ZEROS = 256  # bytes of the shared block of zeros that loads outside of a guard are sent to
-
-
-class Target(Protocol):
-    """What a generator may know of the CPU: `lamina.llvm.host` has the real one."""
-
-    @property
-    def lanes(self) -> int:
-        """The number of float32 in a vector register."""
-
-    @property
-    def registers(self) -> int:
-        """The number of vector registers."""
-
-    @property
-    def has_fma(self) -> bool:
-        """Whether a fused multiply-add is one instruction."""
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether loads, stores and gathers under a lane mask are one instruction."""
 
 
 # ------------------------------------------------------------------------- types
@@ -311,7 +293,7 @@ class Place:
         return Place(self.base, self.offset + count)
 
     def step(self, number: Integer, stride: int = 1) -> Place:
-        """The place `number * stride` bytes further on; one instruction for what is not constant."""
+        """The place `number * stride` bytes further on; what is not constant is one instruction."""
         number = index(number)
         offset = self.offset + number.constant * stride
         if number.value is None or stride == 0:
@@ -447,7 +429,7 @@ class Emit:
         return self.op(kind, f"{name} {text}", max(a.depth for a in arguments))
 
     def intrinsic(self, name: str, kind: str, *arguments: Value, overload: str = "") -> Value:
-        """A pure intrinsic, `llvm.name.overload`; the overload is the result's type if not given."""
+        """A pure intrinsic, `llvm.name.overload`; the overload defaults to the result's type."""
         full = f"llvm.{name}.{mangled(overload or kind)}"
         self.module.declare(full, kind, [a.type for a in arguments])
         text = ", ".join([f"{a.type} {a.text}" for a in arguments])
@@ -835,7 +817,7 @@ class Loop:
         self._head: list[str] = []
         self.index = start
 
-    def __enter__(self) -> Loop:
+    def __enter__(self) -> Self:
         if self.trips == 1:
             return self
         emit = self.emit
