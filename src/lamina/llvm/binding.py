@@ -1,0 +1,52 @@
+"""The one place that imports llvmlite, initialises LLVM and serialises calls into it.
+
+LLVM calls hold one process-wide lock anyway, so compiling in threads gains nothing. Ours stands
+outside of llvmlite's, because a `fork` must not happen while another thread is inside LLVM: the
+child would inherit a lock that nobody gives back.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+_lock = threading.RLock()
+_module: Any = None
+
+
+def lock() -> threading.RLock:  # type: ignore[valid-type]
+    """The lock to hold during every call into LLVM (re-entrant)."""
+    return _lock
+
+
+def llvm() -> Any:
+    """`llvmlite.binding`, imported and initialised at the first call.
+
+    All targets are initialised, since programs are also compiled for other machines.
+    """
+    global _module
+    if _module is None:
+        with _lock:
+            if _module is None:
+                import llvmlite.binding as module
+
+                module.initialize_all_targets()
+                module.initialize_all_asmprinters()
+                _module = module
+    return _module
+
+
+def version() -> str:
+    """llvmlite's version and that of the LLVM inside it: part of every cache key."""
+    import llvmlite
+
+    return f"llvmlite {llvmlite.__version__}, LLVM {'.'.join(map(str, llvm().llvm_version_info))}"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_lock.acquire,
+        after_in_parent=_lock.release,
+        after_in_child=_lock.release,
+    )

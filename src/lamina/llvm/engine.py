@@ -1,0 +1,301 @@
+"""LLVM as lamina uses it: text in, object code out; object code in, addresses out.
+
+No optimising passes run unless asked for: the generators have done their work already, and compile
+time is a feature. Traps of llvmlite that this module closes, so that nobody else meets them:
+
+- the default global context is never freed, so each compilation has its own context;
+- an engine owns its target machine, so that none is used twice;
+- an unresolved symbol finalises silently and kills the process at its first call, so objects are
+  read first, and only `memcpy`, `memmove` and `memset` may be missing;
+- a damaged object kills the process, so the cache checks a digest, and `load` the headers;
+- closing an engine while a thread is inside is a crash, so leases are counted;
+- the just-in-time code model takes every constant's address from a 64-bit immediate; ours is the
+  small one, position-independent, and one reservation of memory keeps code and constants together
+  (far apart, the loader ends the process).
+
+>>> object_code = compile_text("define i64 @twice(i64 %x) { %y = shl i64 %x, 1 ret i64 %y }")
+>>> loaded = load(object_code)
+>>> function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(loaded.address("twice"))
+>>> function(21)
+42
+>>> loaded.close()
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from lamina.errors import LaminaError, layout
+from lamina.llvm import binding, host
+from lamina.llvm.host import Target
+from lamina.llvm.symbols import symbols
+
+# What the C library gives on every system; LLVM calls them for copies of unknown length.
+ALLOWED_SYMBOLS = frozenset({"memcpy", "memmove", "memset"})
+# On macOS LLVM writes memset to zero as bzero.
+_ALLOWED_HERE = ALLOWED_SYMBOLS | ({"bzero", "__bzero"} if sys.platform == "darwin" else set())
+
+PASSES = {"instcombine": "add_instruction_combine_pass", "inline": "add_always_inliner_pass"}
+
+
+class EngineError(LaminaError, RuntimeError):
+    """LLVM refused text or an object: an error of lamina's generators, not of the user's model."""
+
+
+@dataclass
+class Counters:
+    """How often LLVM worked in this process, for tests that count compilations."""
+
+    parses: int = 0
+    loads: int = 0
+
+
+counters = Counters()
+
+
+def _machine(target: Target, level: int) -> Any:
+    """A target machine for `target`; each belongs to one compilation or one engine."""
+    chosen = binding.llvm().Target.from_triple(target.triple)
+    return chosen.create_target_machine(
+        cpu=target.cpu, features=target.features, opt=level, reloc="pic", codemodel="small"
+    )
+
+
+def _parse(text: str, context: Any) -> Any:
+    counters.parses += 1
+    try:
+        module = binding.llvm().parse_assembly(text, context)
+        module.verify()
+    except RuntimeError as failure:
+        raise EngineError(_refusal(text, str(failure))) from None
+    return module
+
+
+def _refusal(text: str, message: str) -> str:
+    """LLVM's message with the line it means, when it names one as `<string>:12:3`."""
+    details = [("llvm", " ".join(message.split()))]
+    for word in message.split():
+        parts = word.strip(":").split(":")
+        if len(parts) == 3 and parts[1].isdigit():
+            lines = text.splitlines()
+            number = int(parts[1])
+            if 1 <= number <= len(lines):
+                details.append((f"line {number}", lines[number - 1].strip()))
+            break
+    return layout("llvm: generated code was refused.", details, hint="this is an error in lamina")
+
+
+def _emit(text: str, target: Target, passes: Sequence[str], level: int, *, assembly: bool) -> Any:
+    with binding.lock():
+        llvm = binding.llvm()
+        context = llvm.create_context()
+        try:
+            module = _parse(text, context)
+            module.triple = target.triple
+            with _machine(target, level) as machine:
+                module.data_layout = str(machine.target_data)
+                if passes:
+                    builder = llvm.create_pass_builder(
+                        machine, llvm.create_pipeline_tuning_options()
+                    )
+                    manager = llvm.create_new_module_pass_manager()
+                    for name in passes:
+                        getattr(manager, PASSES[name])()
+                    manager.run(module, builder)
+                    builder.close()
+                result = machine.emit_assembly(module) if assembly else machine.emit_object(module)
+            module.close()
+        finally:
+            context.close()
+    return result
+
+
+def compile_text(
+    text: str,
+    target: Target | None = None,
+    *,
+    passes: Sequence[str] = (),
+    level: int = 2,
+    allowed: frozenset[str] = ALLOWED_SYMBOLS,
+) -> bytes:
+    """Object code for LLVM text.
+
+    target   what to generate for; default: `host.detect()`
+    passes   of `PASSES`, run in this order before code generation; default: none
+    level    of code generation, 0 to 3 (1 to 3 give the same speed)
+    allowed  symbols that the object may need from outside
+    raises   EngineError with LLVM's message and the offending line; or if a symbol outside of
+             `allowed` is needed (a function of the C library that this target has no
+             instruction for)
+    """
+    target = target or host.detect()
+    code: bytes = _emit(text, target, passes, level, assembly=False)
+    _check_symbols(code, allowed, target.name)
+    return code
+
+
+def assembly(
+    text: str, target: Target | None = None, *, passes: Sequence[str] = (), level: int = 2
+) -> str:
+    """The assembly that `compile_text` would make of `text`, for reading and for tests."""
+    emitted: str = _emit(text, target or host.detect(), passes, level, assembly=True)
+    return emitted
+
+
+def _check_symbols(code: bytes, allowed: frozenset[str], name: str) -> None:
+    _, needed = symbols(code)
+    unknown = sorted(needed - allowed - _ALLOWED_HERE - {"_GLOBAL_OFFSET_TABLE_"})
+    if unknown:
+        raise EngineError(
+            layout(
+                "llvm: generated code calls functions that lamina does not have.",
+                [("symbols", ", ".join(unknown)), ("target", name)],
+                hint="this is an error in lamina: a kernel must not use these instructions here",
+            )
+        )
+
+
+class Loaded:
+    """Object code in executable memory. `address` of a function is valid until it is closed.
+
+    A thread that may be inside holds a lease (`with loaded.lease():`): `close` frees the memory at
+    once where there are no leases, otherwise when the last one ends. A Loaded that nobody refers
+    to any more is closed as well, unless the interpreter is ending: then threads may still sit
+    in it.
+    """
+
+    def __init__(self, engine: Any, names: frozenset[str]) -> None:
+        self._engine = engine
+        self.names = names
+        self._addresses: dict[str, int] = {}
+        self._leases = 0
+        self._closing = False
+        self._lock = threading.Lock()
+
+    def address(self, name: str) -> int:
+        """Where the function `name` begins; EngineError if there is none, or after `close`."""
+        known = self._addresses.get(name)
+        if known is not None and self._engine is not None:
+            return known
+        if self._closing or self._engine is None:
+            raise EngineError(f"llvm: {name} was asked for after its code was closed.")
+        if name not in self.names:
+            raise EngineError(f"llvm: there is no function {name!r} in this object.")
+        with binding.lock():
+            place = int(self._engine.get_function_address(name))
+        if not place:
+            raise EngineError(f"llvm: the function {name!r} has no address.")
+        self._addresses[name] = place
+        return place
+
+    def lease(self) -> Lease:
+        """Keep the memory until the lease ends; EngineError after `close`."""
+        with self._lock:
+            if self._closing:
+                raise EngineError("llvm: a lease was asked for after the code was closed.")
+            self._leases += 1
+        return Lease(self)
+
+    def _give_back(self) -> None:
+        with self._lock:
+            self._leases -= 1
+            free = self._closing and self._leases == 0
+        if free:
+            self._free()
+
+    def close(self) -> None:
+        """Free the memory, now or when the last lease ends. May be called again."""
+        with self._lock:
+            free = not self._closing and self._leases == 0
+            self._closing = True
+        if free:
+            self._free()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the memory is free again."""
+        return self._engine is None
+
+    def _free(self) -> None:
+        engine, self._engine = self._engine, None
+        self._addresses = {}
+        if engine is not None:
+            with binding.lock():
+                engine.close()
+
+    def __del__(self) -> None:
+        engine = getattr(self, "_engine", None)
+        if engine is None:
+            return
+        if sys.is_finalizing():
+            engine.detach()
+        else:
+            self._free()
+
+
+class Lease:
+    """The right to be inside a `Loaded`; it ends with the `with` block, or with `end`."""
+
+    __slots__ = ("_loaded",)
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded: Loaded | None = loaded
+
+    def end(self) -> None:
+        """Give the lease back; a second call does nothing."""
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            loaded._give_back()
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        failure: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end()
+
+
+def load(
+    code: bytes, target: Target | None = None, *, allowed: frozenset[str] = ALLOWED_SYMBOLS
+) -> Loaded:
+    """Load object code into executable memory.
+
+    code     from `compile_text` for a target that this machine can run; whoever reads it from a
+             file has checked its digest before
+    raises   EngineError on an unresolved symbol; ObjectError if it is no object file
+    """
+    target = target or host.detect()
+    _check_symbols(code, allowed, target.name)
+    defined, needed = symbols(code)
+    with binding.lock():
+        llvm = binding.llvm()
+        context = llvm.create_context()
+        empty = llvm.parse_assembly("", context)
+        empty.triple = target.triple
+        engine = llvm.create_mcjit_compiler(
+            empty, _machine(target, 2), use_lmm=_reserves(target, needed)
+        )
+        engine.lamina_context = context
+        file = llvm.ObjectFileRef.from_data(code)
+        engine.add_object_file(file)
+        engine.finalize_object()
+        counters.loads += 1
+    return Loaded(engine, defined)
+
+
+def _reserves(target: Target, needed: frozenset[str]) -> bool:
+    """Whether llvmlite's memory manager, which reserves all memory first, can hold the object.
+
+    On x86 it has no room for the table through which outside functions are called.
+    """
+    return target.architecture == "aarch64" or not needed - {"_GLOBAL_OFFSET_TABLE_"}

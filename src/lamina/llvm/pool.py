@@ -1,0 +1,293 @@
+"""The process's worker threads: Python threads that sit in native code, asleep between jobs.
+
+A caller takes a lease for one call, runs a step on all its threads, and ends the lease:
+
+    with pool.lease(4) as lease:
+        lease.run(entry, args)            # void entry(ptr args, i64 tid, i64 threads)
+
+There is one pool, and one call has it at a time. A caller that does not get it runs on its own
+thread alone, which gives the same bits. Workers start at the first lease of more than one thread
+and then stay. The calling convention stands at the top of `runtime`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import threading
+import time
+from types import TracebackType
+
+from lamina import config
+from lamina.llvm import binding, cache, engine, host, runtime
+
+_ALIGNMENT = 128
+_STOP_SECONDS = 2.0
+_MEASURE_NANOSECONDS = 50_000
+
+_RunFunction = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64
+)
+_WorkerFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
+_MeasureFunction = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)
+_StopFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
+_InitFunction = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+
+
+class Runtime:
+    """The runtime module of this process, loaded once and never freed: workers sit in it."""
+
+    def __init__(self, table: host.OsTable | None = None) -> None:
+        self.table = table or host.os_table()
+        target = host.target("native")
+        key = (
+            f"runtime {self.table.kind} {target.key} {cache.generator_digest()} {binding.version()}"
+        )
+        entry = cache.fetch(key)
+        if entry is None:
+            code = engine.compile_text(runtime.runtime_text(target, self.table), target)
+            cache.store(key, code, {})
+        else:
+            code = entry.code
+        self.loaded = engine.load(code, target)
+        address = self.loaded.address
+        self.run = _RunFunction(address("lamina_run"))
+        self.work = _WorkerFunction(address("lamina_worker"))
+        self.stop = _StopFunction(address("lamina_stop"))
+        self.ticks_per_microsecond = 0.0
+        area = self.area(0)
+        measure = _MeasureFunction(address("lamina_measure"))
+        ticks = measure(area.address, _MEASURE_NANOSECONDS)
+        self.ticks_per_microsecond = ticks * 1000 / _MEASURE_NANOSECONDS
+
+    def area(self, workers: int, spin: float = runtime.SPIN_MICROSECONDS) -> Area:
+        """A new sync area for `workers` threads beside the caller's; `spin` in microseconds."""
+        area = Area(runtime.area_bytes(workers))
+        address, table = self.loaded.address, self.table
+        area.write(runtime.SLEEP, address("lamina_sleep"))
+        area.write(runtime.WAKE, address("lamina_wake"))
+        area.write(runtime.NANOSECONDS, address("lamina_time"))
+        area.write(runtime.SPIN, int(spin * self.ticks_per_microsecond))
+        system = (table.wait, table.wake, table.clock, table.lock, table.unlock)
+        for index, function in enumerate(system):
+            area.write(runtime.SYSTEM + 8 * index, function)
+        area.write(runtime.NUMBER, table.number)
+        if table.make_lock:
+            _InitFunction(table.make_lock)(area.address + runtime.LOCK, None)
+            _InitFunction(table.make_condition)(area.address + runtime.CONDITION, None)
+        return area
+
+
+class Area:
+    """Zeroed memory on a line's boundary."""
+
+    __slots__ = ("_memory", "address")
+
+    def __init__(self, size: int) -> None:
+        self._memory = ctypes.create_string_buffer(size + _ALIGNMENT)
+        self.address = -(-ctypes.addressof(self._memory) // _ALIGNMENT) * _ALIGNMENT
+
+    def write(self, offset: int, value: int) -> None:
+        """Write a 64-bit integer at `offset` bytes."""
+        ctypes.c_int64.from_address(self.address + offset).value = value
+
+    def read(self, offset: int) -> int:
+        """Read a 64-bit integer at `offset` bytes."""
+        return ctypes.c_int64.from_address(self.address + offset).value
+
+
+class Pool:
+    """Workers with one sync area. `size` counts the caller: a pool of size 1 has no workers."""
+
+    def __init__(self, native: Runtime, most: int = config.MOST_THREADS) -> None:
+        self.native = native
+        self.most = most
+        # More threads than cores: who spins keeps the one from running for whom it waits.
+        self._cores = host.cores()
+        self._area = native.area(most - 1)
+        self._workers: list[threading.Thread] = []
+        self._busy = threading.Lock()
+        self.alive = True
+
+    @property
+    def size(self) -> int:
+        """Threads that a call can have, with the caller's own."""
+        return len(self._workers) + 1
+
+    @property
+    def sync(self) -> int:
+        """The address of the sync area."""
+        return self._area.address
+
+    def acquire(self, threads: int) -> int:
+        """Take the pool without waiting: how many threads the caller gets, 1 if it is taken."""
+        if threads < 2 or not self.alive or not self._busy.acquire(blocking=False):
+            return 1
+        try:
+            self._grow(min(threads, self.most))
+        except BaseException:
+            self._busy.release()
+            raise
+        got = min(threads, self.size)
+        if got < 2:
+            self._busy.release()
+        return got
+
+    def release(self) -> None:
+        """Give the pool back."""
+        self._busy.release()
+
+    def _grow(self, threads: int) -> None:
+        while self.alive and self.size < threads:
+            tid = self.size
+            worker = threading.Thread(
+                target=self.native.work,
+                args=(self.sync, tid),
+                name=f"lamina-worker-{tid}",
+                daemon=True,
+            )
+            try:
+                worker.start()
+            except RuntimeError:  # the system has no more threads: fewer give the same results
+                return
+            self._workers.append(worker)
+            if self.size > self._cores:
+                self._area.write(runtime.SPIN, int(self.native.ticks_per_microsecond))
+
+    def stop(self, seconds: float = _STOP_SECONDS) -> bool:
+        """End the workers if the pool is not in use; whether they have ended."""
+        self.alive = False
+        if not self._busy.acquire(blocking=False):
+            return False
+        self.native.stop(self.sync, self.size)
+        deadline = time.monotonic() + seconds
+        for worker in self._workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+        return not any(worker.is_alive() for worker in self._workers)
+
+
+class Lease:
+    """The right to run steps, on `threads` threads or, where they were taken, on one."""
+
+    __slots__ = ("_area", "_native", "_pool", "_threads")
+
+    def __init__(self, native: Runtime, pool: Pool | None, threads: int, area: Area | None) -> None:
+        self._native = native
+        self._pool = pool
+        self._threads = threads
+        self._area = area
+
+    @property
+    def threads(self) -> int:
+        """On how many threads `run` runs. A lease that a fork carried into a child has one."""
+        return self._threads if self._pool is None or self._pool.alive else 1
+
+    @property
+    def sync(self) -> int:
+        """The address of the sync area, for the step's arguments."""
+        if self._pool is not None:
+            return self._pool.sync
+        assert self._area is not None, "the lease has ended"
+        return self._area.address
+
+    def run(self, entry: int, args: int) -> None:
+        """Call `void entry(ptr args, i64 tid, i64 threads)` on all threads; wait for all.
+
+        entry, args    addresses; whoever calls keeps code and memory alive until the return
+        Ctrl-C during the call is handled after it, by the interpreter.
+        """
+        self._native.run(self.sync, entry, args, self.threads)
+
+    def end(self) -> None:
+        """Give the threads back; a second call does nothing."""
+        pool, self._pool = self._pool, None
+        area, self._area = self._area, None
+        self._threads = 1
+        if pool is not None:
+            pool.release()
+        if area is not None:
+            _single_areas.append(area)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        failure: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end()
+
+
+_lock = threading.Lock()
+_native: Runtime | None = None
+_pool: Pool | None = None
+_single_areas: list[Area] = []
+_ended = False
+
+
+def native() -> Runtime:
+    """The runtime module of this process, loaded at the first call."""
+    global _native
+    if _native is None:
+        with binding.lock():
+            if _native is None:
+                _native = Runtime()
+    return _native
+
+
+def usual_threads() -> int:
+    """How many threads a call asks for when it does not say: the setting, or the cores."""
+    return config.threads() or host.cores()
+
+
+def lease(threads: int | None = None) -> Lease:
+    """Threads for one call: as many as asked for, or one where another call has the pool.
+
+    threads   how many, with the caller's own; default: `usual_threads()`
+    """
+    global _pool
+    module = native()
+    wanted = usual_threads() if threads is None else threads
+    if wanted > 1 and not _ended:
+        pool = _pool
+        if pool is None:
+            with _lock:
+                if _pool is None:
+                    _pool = Pool(module)
+                pool = _pool
+        got = pool.acquire(wanted)
+        if got > 1:
+            return Lease(module, pool, got, None)
+    area = _single_areas.pop() if _single_areas else module.area(0)
+    return Lease(module, None, 1, area)
+
+
+def workers() -> int:
+    """How many worker threads this process has started."""
+    return 0 if _pool is None else _pool.size - 1
+
+
+def _end() -> None:
+    """At the interpreter's end: the workers leave native code, if no call is under way."""
+    global _ended
+    _ended = True
+    if _pool is not None:
+        _pool.stop()
+
+
+def _after_fork() -> None:
+    """In the child: threads do not survive a fork, so it starts with no workers."""
+    global _pool, _lock
+    if _pool is not None:
+        _pool.alive = False
+    _pool = None
+    _lock = threading.Lock()
+    _single_areas.clear()
+
+
+atexit.register(_end)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
