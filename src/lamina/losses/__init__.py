@@ -1,0 +1,201 @@
+"""Losses: `Model.compile(loss="mse")`, or called by hand as `loss(y_true, y_pred)`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lamina.losses.loss import Loss, LossFunctionWrapper, reduce_values
+from lamina.losses.overlap import OVERLAP, Circle, Dice, Tversky, circle, dice, tversky
+from lamina.losses.probability import (
+    PROBABILITY,
+    BinaryCrossentropy,
+    BinaryFocalCrossentropy,
+    CategoricalCrossentropy,
+    CategoricalFocalCrossentropy,
+    CategoricalGeneralizedCrossEntropy,
+    CategoricalHinge,
+    KLDivergence,
+    SparseCategoricalCrossentropy,
+    binary_crossentropy,
+    binary_focal_crossentropy,
+    categorical_crossentropy,
+    categorical_focal_crossentropy,
+    categorical_generalized_cross_entropy,
+    categorical_hinge,
+    kl_divergence,
+    sparse_categorical_crossentropy,
+)
+from lamina.losses.regression import (
+    REGRESSION,
+    CosineSimilarity,
+    Hinge,
+    Huber,
+    LogCosh,
+    MeanAbsoluteError,
+    MeanAbsolutePercentageError,
+    MeanSquaredError,
+    MeanSquaredLogarithmicError,
+    Poisson,
+    SquaredHinge,
+    cosine_similarity,
+    hinge,
+    huber,
+    log_cosh,
+    mean_absolute_error,
+    mean_absolute_percentage_error,
+    mean_squared_error,
+    mean_squared_logarithmic_error,
+    poisson,
+    squared_hinge,
+)
+from lamina.naming import by_both_names, resolve
+from lamina.serialization import deserialize_keras_object, serialize_keras_object
+
+FUNCTIONS = (
+    *(mean_squared_error, mean_absolute_error, mean_absolute_percentage_error),
+    *(mean_squared_logarithmic_error, huber, log_cosh, cosine_similarity, poisson, hinge),
+    *(squared_hinge, categorical_crossentropy, sparse_categorical_crossentropy),
+    *(binary_crossentropy, binary_focal_crossentropy, categorical_focal_crossentropy),
+    *(kl_divergence, categorical_hinge, categorical_generalized_cross_entropy),
+    *(dice, tversky, circle),
+)
+
+# Functions last: a name in snake_case means the function, as in Keras.
+OBJECTS: dict[str, Any] = {
+    **by_both_names(Loss, *REGRESSION, *PROBABILITY, *OVERLAP),
+    **{function.__name__: function for function in FUNCTIONS},
+    "mse": mean_squared_error,
+    "MSE": mean_squared_error,
+    "mae": mean_absolute_error,
+    "MAE": mean_absolute_error,
+    "mape": mean_absolute_percentage_error,
+    "MAPE": mean_absolute_percentage_error,
+    "msle": mean_squared_logarithmic_error,
+    "MSLE": mean_squared_logarithmic_error,
+    "bce": binary_crossentropy,
+    "BCE": binary_crossentropy,
+    "kld": kl_divergence,
+    "KLD": kl_divergence,
+    "logcosh": log_cosh,
+    "huber_loss": huber,
+}
+
+
+def get(identifier: Any) -> Any:
+    """A loss function or object from a string ("mse"), a configuration, a class or a callable.
+
+    >>> get("mse").__name__
+    'mean_squared_error'
+    """
+    return resolve(identifier, OBJECTS, "loss", "keras.losses")
+
+
+def get_loss(identifier: Any, y_true: Any, y_pred: Any) -> Loss | None:
+    """What `compile(loss=identifier)` means for these targets and predictions, as an object.
+
+    "crossentropy" and "ce" choose between the binary, the sparse and the categorical form by the
+    shapes, as "accuracy" does among metrics.
+    """
+    if identifier is None:
+        return None
+    if isinstance(identifier, str) and identifier.lower() in {"crossentropy", "ce"}:
+        kind = classification_kind(y_true, y_pred)
+        chosen = {
+            "binary": binary_crossentropy,
+            "sparse": sparse_categorical_crossentropy,
+            "categorical": categorical_crossentropy,
+        }[kind]
+        return wrapped(chosen, name=identifier)
+    found = get(identifier)
+    return found if isinstance(found, Loss) else wrapped(found)
+
+
+def wrapped(function: Any, name: str | None = None) -> Loss:
+    """The object that computes a loss function with its default arguments."""
+    if function is sparse_categorical_crossentropy:
+        return SparseCategoricalCrossentropy(name=name or function.__name__)
+    return LossFunctionWrapper(function, name=name or getattr(function, "__name__", None))
+
+
+def classification_kind(y_true: Any, y_pred: Any) -> str:
+    """"binary", "sparse" or "categorical", by the shapes of targets and predictions.
+
+    >>> import numpy as np
+    >>> classification_kind(np.zeros((4,)), np.zeros((4, 3)))
+    'sparse'
+    """
+    target, prediction = tuple(y_true.shape), tuple(y_pred.shape)
+    if prediction and prediction[-1] == 1:
+        return "binary"
+    if len(target) < len(prediction) or (target and target[-1] == 1 and prediction[-1] != 1):
+        return "sparse"
+    return "categorical"
+
+
+def serialize(loss: Any) -> Any:
+    """The loss as plain data: an object's configuration, a function's name."""
+    if OBJECTS.get(getattr(loss, "__name__", "")) is loss:
+        return loss.__name__
+    return serialize_keras_object(loss)
+
+
+def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> Any:
+    """The loss that `serialize` wrote."""
+    if isinstance(config, str) and config in OBJECTS:
+        return OBJECTS[config]
+    return deserialize_keras_object(config, custom_objects, within="keras.losses")
+
+
+__all__ = [
+    "BinaryCrossentropy",
+    "BinaryFocalCrossentropy",
+    "CategoricalCrossentropy",
+    "CategoricalFocalCrossentropy",
+    "CategoricalGeneralizedCrossEntropy",
+    "CategoricalHinge",
+    "Circle",
+    "CosineSimilarity",
+    "Dice",
+    "Hinge",
+    "Huber",
+    "KLDivergence",
+    "LogCosh",
+    "Loss",
+    "LossFunctionWrapper",
+    "MeanAbsoluteError",
+    "MeanAbsolutePercentageError",
+    "MeanSquaredError",
+    "MeanSquaredLogarithmicError",
+    "Poisson",
+    "SparseCategoricalCrossentropy",
+    "SquaredHinge",
+    "Tversky",
+    "binary_crossentropy",
+    "binary_focal_crossentropy",
+    "categorical_crossentropy",
+    "categorical_focal_crossentropy",
+    "categorical_generalized_cross_entropy",
+    "categorical_hinge",
+    "circle",
+    "classification_kind",
+    "cosine_similarity",
+    "deserialize",
+    "dice",
+    "get",
+    "get_loss",
+    "hinge",
+    "huber",
+    "kl_divergence",
+    "log_cosh",
+    "mean_absolute_error",
+    "mean_absolute_percentage_error",
+    "mean_squared_error",
+    "mean_squared_logarithmic_error",
+    "poisson",
+    "reduce_values",
+    "serialize",
+    "sparse_categorical_crossentropy",
+    "squared_hinge",
+    "tversky",
+    "wrapped",
+]
