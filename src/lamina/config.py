@@ -3,19 +3,18 @@
 A setting is read from the environment when it is first asked for, not on import; a setter wins over
 the environment, and `override` sets for the length of a `with` block (for tests).
 
-| setting             | environment      | values                                                 |
-| ------------------- | ---------------- | ------------------------------------------------------ |
-| `executor`          | LAMINA_EXECUTOR  | `llvm` (default), `reference`                          |
-| `threads`           | LAMINA_THREADS   | a count of at least 1; default: the cores this process may use |
-| `cache`             | LAMINA_CACHE     | `off`, or a folder; default: the user's cache folder   |
-| `cpu`               | LAMINA_CPU       | `native` (default), `avx512`, `avx2`, `sse2`, `neon`   |
-| `check`             | LAMINA_CHECK     | `bounds`: every access of compiled code is checked     |
-| `dump`              | LAMINA_DUMP      | any of graph, fuse, plan, llvm, asm, with commas       |
-| `arena`             | LAMINA_ARENA     | `planned` (default), `apart`: each value its own buffer |
-| `data_folder`       | LAMINA_DATA      | a folder with optional data sets                       |
-| `floatx`            | LAMINA_FLOATX    | `float32` (default), float16, bfloat16, float64        |
-| `epsilon`           | LAMINA_EPSILON   | a positive number, default 1e-7                        |
-| `image_data_format` | LAMINA_IMAGE_DATA_FORMAT | `channels_last` (default), `channels_first`    |
+    setting            environment               values
+    executor           LAMINA_EXECUTOR           llvm (default), reference
+    threads            LAMINA_THREADS            1 to 256; default: the cores of this process
+    cache              LAMINA_CACHE              off, or a folder; default: the user's cache folder
+    cpu                LAMINA_CPU                native (default), avx512, avx2, sse2, neon
+    check              LAMINA_CHECK              bounds: compiled code checks every access
+    dump               LAMINA_DUMP               some of graph,fuse,plan,llvm,asm
+    arena              LAMINA_ARENA              planned (default); apart: each value its own buffer
+    data_folder        LAMINA_DATA               a folder with larger data sets
+    floatx             LAMINA_FLOATX             float32 (default), float16, bfloat16, float64
+    epsilon            LAMINA_EPSILON            a positive number, default 1e-7
+    image_data_format  LAMINA_IMAGE_DATA_FORMAT  channels_last (default), channels_first
 
 >>> with override(executor="reference"):
 ...     executor()
@@ -28,7 +27,6 @@ import contextlib
 import math
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,7 +48,7 @@ class ConfigError(LaminaError, ValueError):
 
 
 def _refuse(setting: str, given: object, expected: str, hint: str = "") -> ConfigError:
-    details = [("given", repr(given)), ("expected", expected), ("set by", _origin(setting))]
+    details = [("expected", expected), ("from", f"{_SETTINGS[setting][0]} or lamina.config")]
     return ConfigError(layout(f"config: {setting} cannot be {given!r}.", details, hint=hint))
 
 
@@ -156,14 +154,9 @@ _SETTINGS: dict[str, tuple[str, Any, Callable[[str, Any], Any]]] = {
     ),
 }
 
+# Read and written by single operations of a dict, which need no lock (and leave none locked in the
+# child of a fork).
 _values: dict[str, Any] = {}
-_set: set[str] = set()
-_lock = threading.Lock()
-
-
-def _origin(setting: str) -> str:
-    variable = _SETTINGS[setting][0]
-    return f"{variable} or lamina.config"
 
 
 def _get(setting: str) -> Any:
@@ -172,23 +165,16 @@ def _get(setting: str) -> Any:
     except KeyError:
         pass
     variable, default, parse = _SETTINGS[setting]
-    value = parse(setting, os.environ.get(variable) or default)
-    with _lock:
-        return _values.setdefault(setting, value)
+    return _values.setdefault(setting, parse(setting, os.environ.get(variable) or default))
 
 
 def _put(setting: str, given: Any) -> None:
-    value = _SETTINGS[setting][2](setting, given)
-    with _lock:
-        _values[setting] = value
-        _set.add(setting)
+    _values[setting] = _SETTINGS[setting][2](setting, given)
 
 
 def reset() -> None:
     """Forget every setter; the environment is read again when a setting is next asked for."""
-    with _lock:
-        _values.clear()
-        _set.clear()
+    _values.clear()
 
 
 @contextlib.contextmanager
@@ -203,16 +189,14 @@ def override(**settings: Any) -> Iterator[None]:
                 f"config: there is no setting {setting!r}.{near_matches(setting, _SETTINGS)}"
             )
     parsed = {name: _SETTINGS[name][2](name, given) for name, given in settings.items()}
-    with _lock:
-        before = {name: _values[name] for name in parsed if name in _values}
-        _values.update(parsed)
+    before = {name: _values[name] for name in parsed if name in _values}
+    _values.update(parsed)
     try:
         yield
     finally:
-        with _lock:
-            for name in parsed:
-                _values.pop(name, None)
-            _values.update(before)
+        for name in parsed:
+            _values.pop(name, None)
+        _values.update(before)
 
 
 def executor() -> str:

@@ -7,34 +7,31 @@ child would inherit a lock that nobody gives back.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from typing import Any
 
 _lock = threading.RLock()
-_module: Any = None
 
 
-def lock() -> threading.RLock:  # type: ignore[valid-type]
+def lock() -> threading.RLock:
     """The lock to hold during every call into LLVM (re-entrant)."""
     return _lock
 
 
+@functools.cache
 def llvm() -> Any:
     """`llvmlite.binding`, imported and initialised at the first call.
 
     All targets are initialised, since programs are also compiled for other machines.
     """
-    global _module
-    if _module is None:
-        with _lock:
-            if _module is None:
-                import llvmlite.binding as module
+    with _lock:
+        import llvmlite.binding as module
 
-                module.initialize_all_targets()
-                module.initialize_all_asmprinters()
-                _module = module
-    return _module
+        module.initialize_all_targets()
+        module.initialize_all_asmprinters()
+    return module
 
 
 def version() -> str:

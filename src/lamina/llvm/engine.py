@@ -13,6 +13,7 @@ time is a feature. Traps of llvmlite that this module closes, so that nobody els
   small one, position-independent, and one reservation of memory keeps code and constants together
   (far apart, the loader ends the process).
 
+>>> import ctypes
 >>> object_code = compile_text("define i64 @twice(i64 %x) { %y = shl i64 %x, 1 ret i64 %y }")
 >>> loaded = load(object_code)
 >>> function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(loaded.address("twice"))
@@ -23,13 +24,12 @@ time is a feature. Traps of llvmlite that this module closes, so that nobody els
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from lamina.errors import LaminaError, layout
 from lamina.llvm import binding, host
@@ -253,7 +253,7 @@ class Lease:
         if loaded is not None:
             loaded._give_back()
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

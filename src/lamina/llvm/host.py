@@ -118,10 +118,16 @@ def native_triple() -> str:
 
 
 @functools.cache
+def _host_features() -> dict[str, bool]:
+    with binding.lock():
+        return dict(binding.llvm().get_host_cpu_features())
+
+
+@functools.cache
 def _native() -> Target:
     with binding.lock():
         cpu = str(binding.llvm().get_host_cpu_name())
-        found = dict(binding.llvm().get_host_cpu_features())
+    found = _host_features()
     triple = native_triple()
     if architecture() == "aarch64":
         return _target("neon", cpu, _flatten({**found, "neon": True}), triple)
@@ -168,7 +174,10 @@ def detect() -> Target:
         raise HostError(
             layout(
                 f"llvm: this machine cannot run {wanted} code.",
-                [("found", f"{_native().name} on {_native().cpu}"), ("set by", "LAMINA_CPU")],
+                [
+                    ("found", f"{_native().name} on {_native().cpu}"),
+                    ("from", "LAMINA_CPU or lamina.config"),
+                ],
                 hint="unset LAMINA_CPU",
             )
         )
@@ -179,11 +188,9 @@ def can_run(wanted: Target) -> bool:
     """Whether this machine has every instruction of `wanted`."""
     if wanted.architecture != architecture():
         return False
-    with binding.lock():
-        found = dict(binding.llvm().get_host_cpu_features())
-    needed = _FORCED[wanted.name][1] if wanted is not _native() else ()
-    baseline = {"sse2", "neon"}
-    return all(found.get(feature) or feature in baseline for feature in needed)
+    if wanted is _native() or wanted.name in {"sse2", "neon"}:  # the latter: on every such machine
+        return True
+    return all(_host_features().get(feature) for feature in _FORCED[wanted.name][1])
 
 
 def runnable_targets() -> list[Target]:

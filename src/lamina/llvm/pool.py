@@ -18,11 +18,13 @@ import os
 import threading
 import time
 from types import TracebackType
+from typing import Self
 
 from lamina import config
 from lamina.llvm import binding, cache, engine, host, runtime
 
 _ALIGNMENT = 128
+_START_SECONDS = 2.0
 _STOP_SECONDS = 2.0
 _MEASURE_NANOSECONDS = 50_000
 
@@ -56,9 +58,10 @@ class Runtime:
         self.work = _WorkerFunction(address("lamina_worker"))
         self.stop = _StopFunction(address("lamina_stop"))
         self.ticks_per_microsecond = 0.0
-        area = self.area(0)
+        # For all calls on one thread: barriers of one thread touch nothing, the clock only reads.
+        self.single = self.area(0)
         measure = _MeasureFunction(address("lamina_measure"))
-        ticks = measure(area.address, _MEASURE_NANOSECONDS)
+        ticks = measure(self.single.address, _MEASURE_NANOSECONDS)
         self.ticks_per_microsecond = ticks * 1000 / _MEASURE_NANOSECONDS
 
     def area(self, workers: int, spin: float = runtime.SPIN_MICROSECONDS) -> Area:
@@ -103,12 +106,14 @@ class Pool:
     def __init__(self, native: Runtime, most: int = config.MOST_THREADS) -> None:
         self.native = native
         self.most = most
-        # More threads than cores: who spins keeps the one from running for whom it waits.
+        self.alive = True
         self._cores = host.cores()
         self._area = native.area(most - 1)
         self._workers: list[threading.Thread] = []
-        self._busy = threading.Lock()
-        self.alive = True
+        self._joining = threading.Lock()
+        # Who has the pool: a token under the only key. Taking it is one operation of a dict, so
+        # that wherever Ctrl-C strikes, the pool is free again when the lease with the token dies.
+        self._owner: dict[int, object] = {}
 
     @property
     def size(self) -> int:
@@ -120,47 +125,52 @@ class Pool:
         """The address of the sync area."""
         return self._area.address
 
-    def acquire(self, threads: int) -> int:
+    def acquire(self, token: object, threads: int) -> int:
         """Take the pool without waiting: how many threads the caller gets, 1 if it is taken."""
-        if threads < 2 or not self.alive or not self._busy.acquire(blocking=False):
+        if not self.alive or self._owner.setdefault(0, token) is not token:
             return 1
-        try:
+        if self.size < threads:
             self._grow(min(threads, self.most))
-        except BaseException:
-            self._busy.release()
-            raise
-        got = min(threads, self.size)
-        if got < 2:
-            self._busy.release()
-        return got
+        return min(threads, self.size)
 
-    def release(self) -> None:
-        """Give the pool back."""
-        self._busy.release()
+    def release(self, token: object) -> None:
+        """Give the pool back, if `token` has it."""
+        if self._owner.get(0) is token:
+            del self._owner[0]
 
     def _grow(self, threads: int) -> None:
-        while self.alive and self.size < threads:
-            tid = self.size
-            worker = threading.Thread(
-                target=self.native.work,
-                args=(self.sync, tid),
-                name=f"lamina-worker-{tid}",
-                daemon=True,
-            )
+        """Start workers until `threads` can work, or the system refuses."""
+        for index in range(self.size, threads):
+            worker = threading.Thread(target=self._work, name=f"lamina-worker-{index}", daemon=True)
             try:
                 worker.start()
             except RuntimeError:  # the system has no more threads: fewer give the same results
+                threads = index
+                break
+        deadline = time.monotonic() + _START_SECONDS
+        while self.size < threads and time.monotonic() < deadline:
+            time.sleep(1e-4)
+        if self.size > self._cores:
+            # Who spins here keeps the one from running for whom it waits.
+            self._area.write(runtime.SPIN, int(self.native.ticks_per_microsecond))
+
+    def _work(self) -> None:
+        """A worker's life. It counts itself in: Ctrl-C cannot come between, as it might outside."""
+        with self._joining:
+            if self.size >= self.most or not self.alive:
                 return
-            self._workers.append(worker)
-            if self.size > self._cores:
-                self._area.write(runtime.SPIN, int(self.native.ticks_per_microsecond))
+            tid = self.size
+            self._workers.append(threading.current_thread())
+        self.native.work(self.sync, tid)
 
     def stop(self, seconds: float = _STOP_SECONDS) -> bool:
-        """End the workers if the pool is not in use; whether they have ended."""
+        """End the workers, unless a call is under way; whether they have ended."""
         self.alive = False
-        if not self._busy.acquire(blocking=False):
+        token = object()
+        if self._owner.setdefault(0, token) is not token:
             return False
-        self.native.stop(self.sync, self.size)
+        with self._joining:
+            self.native.stop(self.sync, self.size)
         deadline = time.monotonic() + seconds
         for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
@@ -170,13 +180,17 @@ class Pool:
 class Lease:
     """The right to run steps, on `threads` threads or, where they were taken, on one."""
 
-    __slots__ = ("_area", "_native", "_pool", "_threads")
+    __slots__ = ("_native", "_pool", "_threads", "_token")
 
-    def __init__(self, native: Runtime, pool: Pool | None, threads: int, area: Area | None) -> None:
+    def __init__(self, native: Runtime, pool: Pool | None, threads: int) -> None:
         self._native = native
         self._pool = pool
-        self._threads = threads
-        self._area = area
+        self._token = object()
+        self._threads = 1
+        if pool is not None:
+            self._threads = pool.acquire(self._token, threads)
+            if self._threads < 2:
+                self.end()
 
     @property
     def threads(self) -> int:
@@ -186,30 +200,25 @@ class Lease:
     @property
     def sync(self) -> int:
         """The address of the sync area, for the step's arguments."""
-        if self._pool is not None:
-            return self._pool.sync
-        assert self._area is not None, "the lease has ended"
-        return self._area.address
+        return self._native.single.address if self._pool is None else self._pool.sync
 
     def run(self, entry: int, args: int) -> None:
         """Call `void entry(ptr args, i64 tid, i64 threads)` on all threads; wait for all.
 
         entry, args    addresses; whoever calls keeps code and memory alive until the return
+
         Ctrl-C during the call is handled after it, by the interpreter.
         """
         self._native.run(self.sync, entry, args, self.threads)
 
     def end(self) -> None:
         """Give the threads back; a second call does nothing."""
-        pool, self._pool = self._pool, None
-        area, self._area = self._area, None
-        self._threads = 1
-        if pool is not None:
-            pool.release()
-        if area is not None:
-            _single_areas.append(area)
+        if self._pool is not None:
+            self._pool.release(self._token)
+            self._pool = None
+            self._threads = 1
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -220,22 +229,31 @@ class Lease:
     ) -> None:
         self.end()
 
+    def __del__(self) -> None:
+        if hasattr(self, "_token"):
+            self.end()
 
-_lock = threading.Lock()
-_native: Runtime | None = None
-_pool: Pool | None = None
-_single_areas: list[Area] = []
-_ended = False
+
+class _Process:
+    """What this process has one of."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.native: Runtime | None = None
+        self.pool: Pool | None = None
+        self.ended = False
+
+
+_process = _Process()
 
 
 def native() -> Runtime:
     """The runtime module of this process, loaded at the first call."""
-    global _native
-    if _native is None:
+    if _process.native is None:
         with binding.lock():
-            if _native is None:
-                _native = Runtime()
-    return _native
+            if _process.native is None:
+                _process.native = Runtime()
+    return _process.native
 
 
 def usual_threads() -> int:
@@ -248,44 +266,35 @@ def lease(threads: int | None = None) -> Lease:
 
     threads   how many, with the caller's own; default: `usual_threads()`
     """
-    global _pool
     module = native()
     wanted = usual_threads() if threads is None else threads
-    if wanted > 1 and not _ended:
-        pool = _pool
-        if pool is None:
-            with _lock:
-                if _pool is None:
-                    _pool = Pool(module)
-                pool = _pool
-        got = pool.acquire(wanted)
-        if got > 1:
-            return Lease(module, pool, got, None)
-    area = _single_areas.pop() if _single_areas else module.area(0)
-    return Lease(module, None, 1, area)
+    if wanted < 2 or _process.ended:
+        return Lease(module, None, 1)
+    if _process.pool is None:
+        with _process.lock:
+            if _process.pool is None:
+                _process.pool = Pool(module)
+    return Lease(module, _process.pool, wanted)
 
 
 def workers() -> int:
-    """How many worker threads this process has started."""
-    return 0 if _pool is None else _pool.size - 1
+    """How many worker threads this process has."""
+    return 0 if _process.pool is None else _process.pool.size - 1
 
 
 def _end() -> None:
     """At the interpreter's end: the workers leave native code, if no call is under way."""
-    global _ended
-    _ended = True
-    if _pool is not None:
-        _pool.stop()
+    _process.ended = True
+    if _process.pool is not None:
+        _process.pool.stop()
 
 
 def _after_fork() -> None:
     """In the child: threads do not survive a fork, so it starts with no workers."""
-    global _pool, _lock
-    if _pool is not None:
-        _pool.alive = False
-    _pool = None
-    _lock = threading.Lock()
-    _single_areas.clear()
+    if _process.pool is not None:
+        _process.pool.alive = False
+    _process.pool = None
+    _process.lock = threading.Lock()
 
 
 atexit.register(_end)

@@ -65,7 +65,7 @@ def area_bytes(workers: int) -> int:
 
 
 def _at(name: str, base: str, offset: int) -> str:
-    return f"  %{name} = getelementptr i8, ptr {base}, i64 {offset}\n"
+    return f"  %{name} = getelementptr i8, ptr {base}, i64 {offset}"
 
 
 def _spin_text(target: Target) -> str:
@@ -85,7 +85,8 @@ define internal i64 @lamina_ticks() noinline nounwind {{
 }}
 define internal i32 @lamina_spin(ptr %sync, ptr %word, i32 %old) noinline nounwind {{
 entry:
-{_at("spin_at", "%sync", SPIN)}  %limit = load i64, ptr %spin_at, align 8
+{_at("spin_at", "%sync", SPIN)}
+  %limit = load i64, ptr %spin_at, align 8
   %begin = {ticks}
   br label %look
 look:
@@ -112,12 +113,14 @@ entry:
   %alone = icmp slt i64 %threads, 2
   br i1 %alone, label %done, label %arrive
 arrive:
-{_at("word", "%sync", GENERATION)}  %old = load atomic i32, ptr %word monotonic, align 4
+{_at("word", "%sync", GENERATION)}
+  %old = load atomic i32, ptr %word monotonic, align 4
   %before = atomicrmw add ptr %sync, i32 1 acq_rel
   %count = trunc i64 %threads to i32
   %others = sub i32 %count, 1
   %last = icmp eq i32 %before, %others
-{_at("sleepers_at", "%sync", SLEEPERS)}  br i1 %last, label %release, label %wait
+{_at("sleepers_at", "%sync", SLEEPERS)}
+  br i1 %last, label %release, label %wait
 release:
   store atomic i32 0, ptr %sync monotonic, align 4
   %next = add i32 %old, 1
@@ -126,7 +129,8 @@ release:
   %nobody = icmp eq i32 %sleeping, 0
   br i1 %nobody, label %done, label %wake
 wake:
-{_at("wake_at", "%sync", WAKE)}  %wake_function = load ptr, ptr %wake_at, align 8
+{_at("wake_at", "%sync", WAKE)}
+  %wake_function = load ptr, ptr %wake_at, align 8
   call void %wake_function(ptr %sync, ptr %word)
   ret void
 wait:
@@ -134,7 +138,8 @@ wait:
   %passed = icmp ne i32 %seen, %old
   br i1 %passed, label %done, label %tired
 tired:
-{_at("sleep_at", "%sync", SLEEP)}  %sleep_function = load ptr, ptr %sleep_at, align 8
+{_at("sleep_at", "%sync", SLEEP)}
+  %sleep_function = load ptr, ptr %sleep_at, align 8
   %more = atomicrmw add ptr %sleepers_at, i32 1 seq_cst
   br label %check
 check:
@@ -151,7 +156,8 @@ done:
   ret void
 }}
 define internal i64 @lamina_nanoseconds(ptr %sync) noinline nounwind {{
-{_at("place", "%sync", NANOSECONDS)}  %function = load ptr, ptr %place, align 8
+{_at("place", "%sync", NANOSECONDS)}
+  %function = load ptr, ptr %place, align 8
   %time = call i64 %function(ptr %sync)
   ret i64 %time
 }}
@@ -164,7 +170,8 @@ def runtime_text(target: Target, table: OsTable) -> str:
     `@lamina_run(ptr sync, ptr entry, ptr args, i64 threads)` runs a step on the caller's thread
     and on `threads - 1` workers, and returns when all are done.
     `@lamina_worker(ptr sync, i64 tid)` is the life of a worker: it returns when it is posted an
-    entry of null, by `@lamina_stop(ptr sync, i64 threads)`. `@lamina_sleep`, `@lamina_wake` and `@lamina_time` are for the area.
+    entry of null, as `@lamina_stop(ptr sync, i64 threads)` does. `@lamina_sleep`, `@lamina_wake`
+    and `@lamina_time` are for the area.
     `@lamina_measure(ptr sync, i64 nanoseconds)` counts the ticks in that time.
     """
     parts = [_spin_text(target), denormal_text(target), _system_text(table), _WORKER, _RUN]
@@ -172,10 +179,8 @@ def runtime_text(target: Target, table: OsTable) -> str:
 
 
 def _system(name: str, index: int) -> str:
-    return (
-        _at(f"{name}_at", "%sync", SYSTEM + 8 * index)
-        + f"  %{name} = load ptr, ptr %{name}_at, align 8\n"
-    )
+    place = _at(f"{name}_at", "%sync", SYSTEM + 8 * index)
+    return f"{place}\n  %{name} = load ptr, ptr %{name}_at, align 8"
 
 
 def _system_text(table: OsTable) -> str:
@@ -183,52 +188,52 @@ def _system_text(table: OsTable) -> str:
     clock = _WINDOWS_CLOCK if table.kind == "windows" else _POSIX_CLOCK
     return f"""
 define void @lamina_sleep(ptr %sync, ptr %word, i32 %expected) nounwind {{
-{_system("wait", 0)}{sleep}  ret void
+{_system("wait", 0)}
+{sleep}
+  ret void
 }}
 define void @lamina_wake(ptr %sync, ptr %word) nounwind {{
-{_system("wake", 1)}{wake}  ret void
+{_system("wake", 1)}
+{wake}
+  ret void
 }}
 define i64 @lamina_time(ptr %sync) nounwind {{
-{_system("clock", 2)}{clock}  ret i64 %time
+{_system("clock", 2)}
+{clock}
+  ret i64 %time
 }}
 """
 
 
-_NUMBER = _at("number_at", "%sync", NUMBER) + "  %number = load i64, ptr %number_at, align 8\n"
+_NUMBER = f"""{_at("number_at", "%sync", NUMBER)}
+  %number = load i64, ptr %number_at, align 8"""
 
-_MUTEX = (
-    _system("lock", 3)
-    + _system("unlock", 4)
-    + _at("mutex", "%sync", LOCK)
-    + _at("condition", "%sync", CONDITION)
-)
+_MUTEX = f"""{_system("lock", 3)}
+{_system("unlock", 4)}
+{_at("mutex", "%sync", LOCK)}
+{_at("condition", "%sync", CONDITION)}
+  call i32 %lock(ptr %mutex)"""
 
-# kind of OsTable -> (body of sleep, body of wake)
-_SLEEP_AND_WAKE = {
-    # syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE 128, expected, no timeout), FUTEX_WAKE_PRIVATE 129
-    "futex": (
-        _NUMBER
-        + "  call i64 (i64, ...) %wait(i64 %number, ptr %word, i32 128, i32 %expected, ptr null)\n",
-        _NUMBER + "  call i64 (i64, ...) %wake(i64 %number, ptr %word, i32 129, i32 2147483647)\n",
-    ),
-    # os_sync_wait_on_address(word, expected, size, flags), os_sync_wake_by_address_all(...)
-    "os_sync": (
-        "  %value = zext i32 %expected to i64\n"
-        "  call i32 %wait(ptr %word, i64 %value, i64 4, i32 0)\n",
-        "  call i32 %wake(ptr %word, i64 4, i32 0)\n",
-    ),
-    # WaitOnAddress(word, &expected, size, INFINITE), WakeByAddressAll(word)
-    "windows": (
-        "  %compare = alloca i32, align 4\n"
-        "  store i32 %expected, ptr %compare, align 4\n"
-        "  call i32 %wait(ptr %word, ptr %compare, i64 4, i32 -1)\n",
-        "  call void %wake(ptr %word)\n",
-    ),
-    # The word is changed outside of the lock, but before `wake` takes it: a sleeper that saw the
-    # old word under the lock stands in the condition by then. One condition serves all words.
-    "pthread": (
-        _MUTEX
-        + """  call i32 %lock(ptr %mutex)
+# syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE 128, expected, no timeout), FUTEX_WAKE_PRIVATE 129
+_FUTEX_SLEEP = f"""{_NUMBER}
+  call i64 (i64, ...) %wait(i64 %number, ptr %word, i32 128, i32 %expected, ptr null)"""
+_FUTEX_WAKE = f"""{_NUMBER}
+  call i64 (i64, ...) %wake(i64 %number, ptr %word, i32 129, i32 2147483647)"""
+
+# os_sync_wait_on_address(word, expected, size, flags), os_sync_wake_by_address_all(...)
+_OS_SYNC_SLEEP = """  %value = zext i32 %expected to i64
+  call i32 %wait(ptr %word, i64 %value, i64 4, i32 0)"""
+_OS_SYNC_WAKE = "  call i32 %wake(ptr %word, i64 4, i32 0)"
+
+# WaitOnAddress(word, &expected, size, INFINITE), WakeByAddressAll(word)
+_WINDOWS_SLEEP = """  %compare = alloca i32, align 4
+  store i32 %expected, ptr %compare, align 4
+  call i32 %wait(ptr %word, ptr %compare, i64 4, i32 -1)"""
+_WINDOWS_WAKE = "  call void %wake(ptr %word)"
+
+# The word is changed outside of the lock, but before `wake` takes it: a sleeper that saw the old
+# word under the lock stands in the condition by then. One condition serves all words.
+_PTHREAD_SLEEP = f"""{_MUTEX}
   %now = load atomic i32, ptr %word seq_cst, align 4
   %same = icmp eq i32 %now, %expected
   br i1 %same, label %asleep, label %over
@@ -236,28 +241,30 @@ asleep:
   call i32 %wait(ptr %condition, ptr %mutex)
   br label %over
 over:
+  call i32 %unlock(ptr %mutex)"""
+_PTHREAD_WAKE = f"""{_MUTEX}
   call i32 %unlock(ptr %mutex)
-""",
-        _MUTEX
-        + """  call i32 %lock(ptr %mutex)
-  call i32 %unlock(ptr %mutex)
-  call i32 %wake(ptr %condition)
-""",
-    ),
+  call i32 %wake(ptr %condition)"""
+
+# kind of OsTable -> (body of sleep, body of wake)
+_SLEEP_AND_WAKE = {
+    "futex": (_FUTEX_SLEEP, _FUTEX_WAKE),
+    "os_sync": (_OS_SYNC_SLEEP, _OS_SYNC_WAKE),
+    "windows": (_WINDOWS_SLEEP, _WINDOWS_WAKE),
+    "pthread": (_PTHREAD_SLEEP, _PTHREAD_WAKE),
 }
 
 _POSIX_CLOCK = f"""  %place = alloca [2 x i64], align 8
   call i32 %clock(i32 {monotonic_clock()}, ptr %place)
   %seconds = load i64, ptr %place, align 8
-{_at("rest_at", "%place", 8)}  %rest = load i64, ptr %rest_at, align 8
+{_at("rest_at", "%place", 8)}
+  %rest = load i64, ptr %rest_at, align 8
   %scaled = mul i64 %seconds, 1000000000
-  %time = add i64 %scaled, %rest
-"""
+  %time = add i64 %scaled, %rest"""
 
 # Split by the frequency, so that the product does not overflow.
-_WINDOWS_CLOCK = (
-    _NUMBER
-    + """  %place = alloca i64, align 8
+_WINDOWS_CLOCK = f"""{_NUMBER}
+  %place = alloca i64, align 8
   call i32 %clock(ptr %place)
   %count = load i64, ptr %place, align 8
   %seconds = udiv i64 %count, %number
@@ -265,15 +272,11 @@ _WINDOWS_CLOCK = (
   %scaled = mul i64 %seconds, 1000000000
   %part = mul i64 %rest, 1000000000
   %fraction = udiv i64 %part, %number
-  %time = add i64 %scaled, %fraction
-"""
-)
+  %time = add i64 %scaled, %fraction"""
 
-_JOB = (
-    _at("entry_at", "%sync", JOB)
-    + _at("args_at", "%sync", JOB + 8)
-    + _at("threads_at", "%sync", JOB + 16)
-)
+_JOB = f"""{_at("entry_at", "%sync", JOB)}
+{_at("args_at", "%sync", JOB + 8)}
+{_at("threads_at", "%sync", JOB + 16)}"""
 
 _WORKER = f"""
 define void @lamina_worker(ptr %sync, i64 %tid) nounwind {{
@@ -283,7 +286,11 @@ entry:
   %offset = mul i64 %index, {SLOT_BYTES}
   %start = add i64 %offset, {SLOTS}
   %slot = getelementptr i8, ptr %sync, i64 %start
-{_at("asleep_at", "%slot", 4)}{_at("running", "%sync", RUNNING)}{_at("waiting_at", "%sync", WAITING)}{_JOB}  br label %idle
+{_at("asleep_at", "%slot", 4)}
+{_at("running", "%sync", RUNNING)}
+{_at("waiting_at", "%sync", WAITING)}
+{_JOB}
+  br label %idle
 idle:
   %old = phi i32 [0, %entry], [%posted, %work], [%posted, %notify]
   %first = call i32 @lamina_spin(ptr %sync, ptr %slot, i32 %old)
@@ -333,7 +340,8 @@ entry:
   %offset = mul i64 %index, {SLOT_BYTES}
   %start = add i64 %offset, {SLOTS}
   %slot = getelementptr i8, ptr %sync, i64 %start
-{_at("asleep_at", "%slot", 4)}  %before = atomicrmw add ptr %slot, i32 1 seq_cst
+{_at("asleep_at", "%slot", 4)}
+  %before = atomicrmw add ptr %slot, i32 1 seq_cst
   %asleep = load atomic i32, ptr %asleep_at seq_cst, align 4
   %running = icmp eq i32 %asleep, 0
   br i1 %running, label %done, label %wake
@@ -345,7 +353,10 @@ done:
 }}
 define void @lamina_run(ptr %sync, ptr %entry, ptr %args, i64 %threads) nounwind {{
 begin:
-{_at("running", "%sync", RUNNING)}{_at("waiting_at", "%sync", WAITING)}{_JOB}  %others = sub i64 %threads, 1
+{_at("running", "%sync", RUNNING)}
+{_at("waiting_at", "%sync", WAITING)}
+{_JOB}
+  %others = sub i64 %threads, 1
   %alone = icmp slt i64 %threads, 2
   br i1 %alone, label %own, label %share
 share:
@@ -393,7 +404,8 @@ done:
 _STOP = f"""
 define void @lamina_stop(ptr %sync, i64 %threads) nounwind {{
 entry:
-{_JOB}  store ptr null, ptr %entry_at, align 8
+{_JOB}
+  store ptr null, ptr %entry_at, align 8
   br label %next
 next:
   %tid = phi i64 [1, %entry], [%after, %post]

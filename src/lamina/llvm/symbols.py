@@ -42,7 +42,8 @@ def _elf(code: bytes) -> tuple[frozenset[str], frozenset[str]]:
     """Elf64_Ehdr, Elf64_Shdr and Elf64_Sym of the System V ABI (gabi 4.1)."""
     (table,) = struct.unpack_from("<Q", code, 0x28)
     size, count = struct.unpack_from("<HH", code, 0x3A)
-    defined, needed = set(), set()
+    defined: set[str] = set()
+    needed: set[str] = set()
     for index in range(count):
         base = table + index * size
         kind = struct.unpack_from("<I", code, base + 4)[0]
@@ -62,7 +63,8 @@ def _elf(code: bytes) -> tuple[frozenset[str], frozenset[str]]:
 def _mach_o(code: bytes) -> tuple[frozenset[str], frozenset[str]]:
     """mach_header_64, symtab_command and nlist_64 of <mach-o/loader.h> and <mach-o/nlist.h>."""
     (commands,) = struct.unpack_from("<I", code, 16)
-    defined, needed = set(), set()
+    defined: set[str] = set()
+    needed: set[str] = set()
     at = 32
     for _ in range(commands):
         command, size = struct.unpack_from("<II", code, at)
@@ -83,7 +85,8 @@ def _coff(code: bytes) -> tuple[frozenset[str], frozenset[str]]:
     """COFF file header and symbol table (Microsoft PE format, sections 3.3 and 5.4)."""
     offset, count = struct.unpack_from("<II", code, 8)
     text = code[offset + 18 * count :]
-    defined, needed = set(), set()
+    defined: set[str] = set()
+    needed: set[str] = set()
     index = 0
     while index < count:
         at = offset + 18 * index
