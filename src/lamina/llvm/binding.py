@@ -22,16 +22,22 @@ def lock() -> threading.RLock:
 
 @functools.cache
 def llvm() -> Any:
-    """`llvmlite.binding`, imported and initialised at the first call.
-
-    All targets are initialised, since programs are also compiled for other machines.
-    """
+    """`llvmlite.binding`, imported at the first call and initialised for this machine's target."""
     with _lock:
         import llvmlite.binding as module
 
-        module.initialize_all_targets()
-        module.initialize_all_asmprinters()
+        module.initialize_native_target()
+        module.initialize_native_asmprinter()
     return module
+
+
+@functools.cache
+def llvm_for_every_target() -> Any:
+    """The same, initialised for all targets that LLVM knows (ten times as long)."""
+    with _lock:
+        llvm().initialize_all_targets()
+        llvm().initialize_all_asmprinters()
+    return llvm()
 
 
 def version() -> str:

@@ -38,8 +38,9 @@ from lamina.llvm.symbols import symbols
 
 # What the C library gives on every system; LLVM calls them for copies of unknown length.
 ALLOWED_SYMBOLS = frozenset({"memcpy", "memmove", "memset"})
-# On macOS LLVM writes memset to zero as bzero.
-_ALLOWED_HERE = ALLOWED_SYMBOLS | ({"bzero", "__bzero"} if sys.platform == "darwin" else set())
+# macOS's way to set memory to zero; and the linker's name for a table, no function.
+_ALIASES = {"bzero": "memset", "__bzero": "memset", "_bzero": "memset"}
+_NO_FUNCTIONS = frozenset({"_GLOBAL_OFFSET_TABLE_"})
 
 PASSES = {"instcombine": "add_instruction_combine_pass", "inline": "add_always_inliner_pass"}
 
@@ -61,18 +62,24 @@ counters = Counters()
 
 def _machine(target: Target, level: int) -> Any:
     """A target machine for `target`; each belongs to one compilation or one engine."""
-    chosen = binding.llvm().Target.from_triple(target.triple)
+    native = target.architecture == host.architecture()
+    llvm = binding.llvm() if native else binding.llvm_for_every_target()
+    chosen = llvm.Target.from_triple(target.triple)
     return chosen.create_target_machine(
         cpu=target.cpu, features=target.features, opt=level, reloc="pic", codemodel="small"
     )
 
 
 def _parse(text: str, context: Any) -> Any:
+    """The module of `text`, verified. A module must be gone before its context is."""
     counters.parses += 1
+    module = None
     try:
         module = binding.llvm().parse_assembly(text, context)
         module.verify()
     except RuntimeError as failure:
+        if module is not None:
+            module.close()
         raise EngineError(_refusal(text, str(failure))) from None
     return module
 
@@ -92,28 +99,28 @@ def _refusal(text: str, message: str) -> str:
 
 
 def _emit(text: str, target: Target, passes: Sequence[str], level: int, *, assembly: bool) -> Any:
-    with binding.lock():
-        llvm = binding.llvm()
-        context = llvm.create_context()
-        try:
-            module = _parse(text, context)
-            module.triple = target.triple
-            with _machine(target, level) as machine:
-                module.data_layout = str(machine.target_data)
-                if passes:
-                    builder = llvm.create_pass_builder(
-                        machine, llvm.create_pipeline_tuning_options()
-                    )
-                    manager = llvm.create_new_module_pass_manager()
-                    for name in passes:
-                        getattr(manager, PASSES[name])()
-                    manager.run(module, builder)
-                    builder.close()
-                result = machine.emit_assembly(module) if assembly else machine.emit_object(module)
-            module.close()
-        finally:
-            context.close()
-    return result
+    with (
+        binding.lock(),
+        binding.llvm().create_context() as context,
+        _parse(text, context) as module,
+        _machine(target, level) as machine,
+    ):
+        module.triple = target.triple
+        module.data_layout = str(machine.target_data)
+        if passes:
+            _optimise(module, machine, passes)
+        return machine.emit_assembly(module) if assembly else machine.emit_object(module)
+
+
+def _optimise(module: Any, machine: Any, passes: Sequence[str]) -> None:
+    llvm = binding.llvm()
+    options = llvm.create_pipeline_tuning_options()
+    with llvm.create_pass_builder(machine, options) as builder:
+        manager = llvm.create_new_module_pass_manager()
+        for name in passes:
+            getattr(manager, PASSES[name])()
+        manager.run(module, builder)
+        manager.close()
 
 
 def compile_text(
@@ -150,7 +157,9 @@ def assembly(
 
 def _check_symbols(code: bytes, allowed: frozenset[str], name: str) -> None:
     _, needed = symbols(code)
-    unknown = sorted(needed - allowed - _ALLOWED_HERE - {"_GLOBAL_OFFSET_TABLE_"})
+    unknown = sorted(
+        name for name in needed - _NO_FUNCTIONS if _ALIASES.get(name, name) not in allowed
+    )
     if unknown:
         raise EngineError(
             layout(
@@ -170,8 +179,9 @@ class Loaded:
     in it.
     """
 
-    def __init__(self, engine: Any, names: frozenset[str]) -> None:
+    def __init__(self, engine: Any, context: Any, names: frozenset[str]) -> None:
         self._engine = engine
+        self._context = context
         self.names = names
         self._addresses: dict[str, int] = {}
         self._leases = 0
@@ -228,6 +238,7 @@ class Loaded:
         if engine is not None:
             with binding.lock():
                 engine.close()
+                self._context.close()
 
     def __del__(self) -> None:
         engine = getattr(self, "_engine", None)
@@ -235,6 +246,7 @@ class Loaded:
             return
         if sys.is_finalizing():
             engine.detach()
+            self._context.detach()
         else:
             self._free()
 
@@ -285,12 +297,11 @@ def load(
         engine = llvm.create_mcjit_compiler(
             empty, _machine(target, 2), use_lmm=_reserves(target, needed)
         )
-        engine.lamina_context = context
         file = llvm.ObjectFileRef.from_data(code)
         engine.add_object_file(file)
         engine.finalize_object()
         counters.loads += 1
-    return Loaded(engine, defined)
+    return Loaded(engine, context, defined)
 
 
 def _reserves(target: Target, needed: frozenset[str]) -> bool:
@@ -298,4 +309,4 @@ def _reserves(target: Target, needed: frozenset[str]) -> bool:
 
     On x86 it has no room for the table through which outside functions are called.
     """
-    return target.architecture == "aarch64" or not needed - {"_GLOBAL_OFFSET_TABLE_"}
+    return target.architecture == "aarch64" or not needed - _NO_FUNCTIONS
