@@ -1,0 +1,52 @@
+"""Branches and named sub-graphs, written out before the graph is cut into kernels.
+
+A branch computes both sides and selects: sides are pure, and a kernel's loop has no room for a
+decision. A composite becomes its body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lamina.ir.control import Body, Composite, Cond, Scan, inline
+from lamina.ir.elementary import broadcast
+from lamina.ir.graph import Node, Pick, apply, rewrite
+from lamina.ir.scalar import where
+
+
+def write_out(roots: Sequence[Node]) -> list[Node]:
+    """The same values without `Cond` and `Composite`, inside of loops too."""
+    results: dict[Node, tuple[Node, ...]] = {}
+
+    def visit(node: Node) -> Node:
+        match node.op:
+            case Composite(body=body):
+                values = tuple(write_out(inline(body, node.inputs)))
+            case Cond(then=then, otherwise=otherwise):
+                flag, *inputs = node.inputs
+                yes = write_out(inline(then, inputs))
+                no = write_out(inline(otherwise, inputs))
+                values = tuple(
+                    where(broadcast(flag, a.shape, ()), a, b)
+                    for a, b in zip(yes, no, strict=True)
+                )
+            case Scan(body=body):
+                inner = Body(body.parameters, tuple(write_out(body.results)))
+                if inner == body:
+                    return node
+                op = Scan(
+                    inner, node.op.length, node.op.reverse, node.op.carries, node.op.elements
+                )
+                return apply(op, *node.inputs)
+            case Pick(index=index) if node.inputs[0] in results:
+                return results[node.inputs[0]][index]
+            case _:
+                return node
+        if len(values) == 1:
+            return values[0]
+        results[node] = values
+        return node
+
+    return rewrite(roots, visit)
+
+

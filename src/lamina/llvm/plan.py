@@ -1,0 +1,392 @@
+"""When each task runs, on which thread, and where its results lie.
+
+Threads run the same step. A *phase* is what they do between two barriers: first tasks that share
+out an axis that is no batch ("units") or that one thread does ("single"), then one loop over
+blocks of rows in which a thread takes its own rows through all "rows" and "parts" tasks of the
+phase. A value that lives only inside such a loop is *private*: each thread has one block of it,
+which stays in the cache.
+
+A barrier stands between a task and a reader that may see another thread's results. Memory shared
+by all threads is laid out by liveness counted in phases, because threads drift inside one; private
+memory by liveness counted in tasks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from lamina.llvm import choices
+from lamina.llvm.kernel import Elementwise, Load, Store
+from lamina.llvm.lower import Lowered
+from lamina.llvm.task import Loop, Operand, Step, Task
+from lamina.llvm.views import Buffer, contiguous_strides
+from lamina.types import Batch, itemsize
+
+ALIGNMENT = 64
+
+
+@dataclass(eq=False)
+class Phase:
+    """What runs between two barriers."""
+
+    shared: list[Step] = field(default_factory=list)
+    rows: list[Step] = field(default_factory=list)
+    block: int = 1
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether a thread owns whole parts of the batch here, because sums are taken a part."""
+        return any(step.mode == "parts" for step in self.rows)
+
+    def partial_buffers(self) -> list[Buffer]:
+        """Partial sums that must be zero before a part is summed."""
+        found: dict[Buffer, None] = {}
+        for step in self.rows:
+            if isinstance(step, Task) and step.mode == "parts":
+                found.update((buffer, None) for buffer in step.written_buffers())
+        return list(found)
+
+
+@dataclass(eq=False)
+class Plan:
+    """Phases and memory of a step."""
+
+    phases: list[Phase]
+    capacity: int
+    parts: int
+    shared_bytes: int
+    private_bytes: int
+    buffers: list[Buffer]
+    threads: int
+
+    def describe(self) -> str:
+        """The phases, a line a task: mode, kernel, what it reads and writes, and where that lies."""
+        lines = [
+            f"capacity {self.capacity}, {self.parts} parts, "
+            f"{self.shared_bytes} bytes shared, {self.private_bytes} private"
+        ]
+        for number, phase in enumerate(self.phases):
+            lines.append(f"phase {number}, blocks of {phase.block} rows")
+            for step in (*phase.shared, *phase.rows):
+                lines.extend(_describe(step, "  "))
+        return "\n".join(lines)
+
+
+def _describe(step: Step, indent: str) -> list[str]:
+    if isinstance(step, Loop):
+        head = f"{indent}{step.mode:6} loop {step.number} of {step.length}"
+        return [head, *(line for inner in step.body for line in _describe(inner, indent + "  "))]
+    names = [
+        f"{'>' if i in step.writes else ''}{o.buffer.label}@{o.buffer.place}"
+        for i, o in enumerate(step.operands)
+    ]
+    kind = type(step.kernel).__name__
+    return [f"{indent}{step.mode:6} {kind} {step.label} [{step.layer}]: {', '.join(names)}"]
+
+
+def plan(lowered: Lowered, capacity: int, parts: int, *, apart: bool = False) -> Plan:
+    """Order the tasks in phases and lay out their memory.
+
+    apart   give every value its own memory (a switch for finding errors)
+    """
+    planner = _Planner(lowered, capacity, parts, apart=apart)
+    return planner.run()
+
+
+class _Planner:
+    def __init__(self, lowered: Lowered, capacity: int, parts: int, *, apart: bool) -> None:
+        self.lowered = lowered
+        self.steps = list(lowered.steps)
+        self.capacity, self.parts, self.apart = capacity, parts, apart
+        self.writers: dict[Buffer, list[Step]] = {}
+        self.readers: dict[Buffer, list[Step]] = {}
+
+    def run(self) -> Plan:
+        self._connect()
+        for step in self.steps:
+            self._earliest(step)
+        self._sink_rows()
+        self._settle_updates()
+        phases = self._phases()
+        private = self._choose_private(phases)
+        threads = choices.threads_wanted(self._work())
+        shared_bytes = self._lay_out_shared(phases)
+        private_bytes = max((self._lay_out_private(phase, private) for phase in phases), default=0)
+        buffers = [*self.lowered.buffers]
+        return Plan(
+            phases, self.capacity, self.parts, shared_bytes, private_bytes, buffers, threads
+        )
+
+    # ------------------------------------------------------------------ phases
+
+    def _connect(self) -> None:
+        self.writers.clear()
+        self.readers.clear()
+        for step in self.steps:
+            for buffer in set(step.written_buffers()):
+                self.writers.setdefault(buffer, []).append(step)
+            for buffer in set(step.read_buffers()):
+                self.readers.setdefault(buffer, []).append(step)
+
+    def _earliest(self, step: Step) -> None:
+        """The first phase in which everything that the step reads is there."""
+        order = {id(other): i for i, other in enumerate(self.steps)}
+        mine = order[id(step)]
+        phase = 0
+        for buffer in {*step.read_buffers(), *step.written_buffers()}:
+            for writer in self.writers.get(buffer, ()):
+                if order[id(writer)] < mine:
+                    phase = max(phase, writer.phase + barrier(writer, step, buffer))
+        step.phase = phase
+
+    def _sink_rows(self) -> None:
+        """Run tasks over rows as late as their readers allow, so that phases merge."""
+        last = max((step.phase for step in self.steps), default=0)
+        order = {id(step): i for i, step in enumerate(self.steps)}
+        for step in reversed(self.steps):
+            if step.mode not in ("rows", "parts"):
+                continue
+            latest = None
+            for buffer in step.written_buffers():
+                touching = [*self.readers.get(buffer, ()), *self.writers.get(buffer, ())]
+                for other in touching:
+                    if order[id(other)] > order[id(step)]:
+                        bound = other.phase - barrier(step, other, buffer)
+                        latest = bound if latest is None else min(latest, bound)
+            if latest is not None:
+                step.phase = max(step.phase, min(latest, last))
+
+    # ------------------------------------------------------------------ state
+
+    def _settle_updates(self) -> None:
+        """Write new state over the old one where nobody reads the old one later; else copy."""
+        renamed: dict[Buffer, Buffer] = {}
+        for fresh, state in self.lowered.updates:
+            if self._in_place(fresh, state):
+                renamed[fresh] = state
+            else:
+                self.steps.append(self._copy_back(fresh, state))
+        if renamed:
+            for step in self.steps:
+                _rename(step, renamed)
+            self.lowered.buffers = [b for b in self.lowered.buffers if b not in renamed]
+        self._connect()
+
+    def _in_place(self, fresh: Buffer, state: Buffer) -> bool:
+        writers = self.writers.get(fresh, [])
+        if len(writers) != 1 or not isinstance(writers[0], Task):
+            return False
+        writer = writers[0]
+        for reader in self.readers.get(state, ()):
+            if reader is writer:
+                if not _same_index(writer, fresh, state):
+                    return False
+            elif reader.phase >= writer.phase:
+                return False
+        return True
+
+    def _copy_back(self, fresh: Buffer, state: Buffer) -> Task:
+        size = fresh.elements(self.capacity)
+        dtype = fresh.type.dtype
+        body = (Load(0, dtype, 0, (1,)),)
+        store = Store(0, 1, dtype, 0, (1,))
+        spec = Elementwise((size,), body, (store,))
+        task = Task(spec, (Operand(fresh), Operand(state)), (1,), "single", size, "copy", "")
+        written = max(
+            (w.phase + barrier(w, task, fresh) for w in self.writers.get(fresh, ())), default=0
+        )
+        read = max((r.phase + 1 for r in self.readers.get(state, ())), default=0)
+        task.phase = max(written, read)
+        self.writers.setdefault(state, []).append(task)
+        return task
+
+    # ------------------------------------------------------------------ loops over rows
+
+    def _phases(self) -> list[Phase]:
+        count = max((step.phase for step in self.steps), default=-1) + 1
+        phases = [Phase() for _ in range(count)]
+        for step in self.steps:
+            rows = step.mode in ("rows", "parts")
+            (phases[step.phase].rows if rows else phases[step.phase].shared).append(step)
+        return phases
+
+    def _choose_private(self, phases: list[Phase]) -> set[Buffer]:
+        """Values written and read by one loop over rows alone, the batch on their first axis."""
+        private: set[Buffer] = set()
+        if self.apart:
+            return private
+        outside: set[Buffer] = set()
+        seen: dict[Buffer, set[int]] = {}
+        for number, phase in enumerate(phases):
+            for step in phase.shared:
+                outside.update(step.read_buffers())
+                outside.update(step.written_buffers())
+            for step in phase.rows:
+                for buffer in (*step.read_buffers(), *step.written_buffers()):
+                    seen.setdefault(buffer, set()).add(number)
+        for buffer, numbers in seen.items():
+            shape = buffer.type.shape
+            if (
+                buffer.place == "shared"
+                and not buffer.parts
+                and buffer not in outside
+                and len(numbers) == 1
+                and shape
+                and isinstance(shape[0], Batch)
+            ):
+                buffer.place = "private"
+                private.add(buffer)
+        return private
+
+    def _lay_out_private(self, phase: Phase, private: set[Buffer]) -> int:
+        """Choose how many rows a block has, then lay out one block; the bytes it takes."""
+        spans: dict[Buffer, list[int]] = {}
+        for position, step in enumerate(phase.rows):
+            for buffer in (*step.read_buffers(), *step.written_buffers()):
+                if buffer in private:
+                    spans.setdefault(buffer, [position, position])[1] = position
+
+        def pack(rows: int) -> int:
+            return _pack(
+                [(buffer, start, stop) for buffer, (start, stop) in spans.items()],
+                lambda buffer: _row_bytes(buffer) * rows,
+            )
+
+        row_bytes = pack(16) // 16
+        streamed = sum(
+            _row_bytes(b)
+            for b in {b for step in phase.rows for b in step.read_buffers()}
+            if b not in private and b.type.batch_axis == 0
+        )
+        phase.block = choices.block_rows(self.capacity, self.parts, row_bytes + streamed)
+        return pack(phase.block)
+
+    def _lay_out_shared(self, phases: list[Phase]) -> int:
+        spans: dict[Buffer, list[int]] = {}
+        for number, phase in enumerate(phases):
+            for step in (*phase.shared, *phase.rows):
+                for buffer in (*step.read_buffers(), *step.written_buffers()):
+                    if buffer.place == "shared":
+                        span = spans.setdefault(buffer, [number, number])
+                        span[0], span[1] = min(span[0], number), max(span[1], number)
+        last = len(phases)
+        return _pack(
+            [
+                (buffer, 0 if self.apart else start, last if self.apart else stop)
+                for buffer, (start, stop) in spans.items()
+            ],
+            lambda buffer: buffer.elements(self.capacity) * itemsize(buffer.type.dtype),
+        )
+
+    def _work(self) -> float:
+        """Rough operations of one step with a full batch."""
+        total = 0.0
+        for step in self.steps:
+            times = step.length if isinstance(step, Loop) else 1
+            for task in step.tasks() if isinstance(step, Loop) else [step]:
+                total += times * task_work(task, self.capacity)
+        return total
+
+
+def task_work(task: Task, capacity: int) -> float:
+    """Rough operations of a task with a full batch: points times instructions."""
+    spec = task.kernel
+    points = 1
+    for name in ("space", "reduced"):
+        for size in getattr(spec, name, ()):
+            points *= size.rows(capacity) if isinstance(size, Batch) else size
+    if points == 1:
+        extent = task.extent
+        points = extent.rows(capacity) if isinstance(extent, Batch) else extent
+    points *= getattr(spec, "columns", 1)
+    return float(points) * max(1, len(getattr(spec, "body", ())) // 2)
+
+
+def barrier(writer: Step, reader: Step, buffer: Buffer) -> int:
+    """1 if a barrier must stand between two tasks that touch the same buffer, else 0."""
+    if writer.mode == "single" and reader.mode == "single":
+        return 0
+    if writer.mode == "rows" and reader.mode in ("rows", "parts"):
+        return int(buffer.type.batch_axis is None)
+    return 1
+
+
+def _same_index(task: Task, fresh: Buffer, state: Buffer) -> bool:
+    """Whether a task reads the old state only at the index at which it stores the new one."""
+    spec = task.kernel
+    numbers = {i for i, operand in enumerate(task.operands) if operand.buffer is state}
+    body = getattr(spec, "body", ())
+    after = getattr(spec, "after", body)
+    stores = [s for s in getattr(spec, "stores", ()) if task.operands[s.operand].buffer is fresh]
+    if len(stores) != 1 or getattr(spec, "row_stores", ()):
+        return False
+    if type(spec).__name__ == "Contraction":
+        sides = {spec.a.operand, spec.b.operand}  # type: ignore[union-attr]  # a Contraction
+        if sides & numbers:
+            return False
+    elif type(spec).__name__ == "Reduction":
+        if any(getattr(i, "operand", -1) in numbers for i in body):
+            return False
+    elif type(spec).__name__ != "Elementwise":
+        return False
+    for instruction in after:
+        if getattr(instruction, "operand", -1) in numbers:
+            if not isinstance(instruction, Load):
+                return False
+            place = (instruction.offset, instruction.strides)
+            if place != (stores[0].offset, stores[0].strides):
+                return False
+    return True
+
+
+def _rename(step: Step, renamed: dict[Buffer, Buffer]) -> None:
+    if isinstance(step, Loop):
+        for inner in step.body:
+            _rename(inner, renamed)
+        return
+    step.operands = tuple(
+        Operand(renamed.get(operand.buffer, operand.buffer), operand.loops)
+        for operand in step.operands
+    )
+
+
+def _row_bytes(buffer: Buffer) -> int:
+    shape = buffer.type.shape
+    factor = shape[0].factor if shape and isinstance(shape[0], Batch) else 1
+    return factor * math.prod(s for s in shape[1:] if isinstance(s, int)) * itemsize(
+        buffer.type.dtype
+    )
+
+
+def _pack(
+    spans: Iterable[tuple[Buffer, int, int]], size_of: Callable[[Buffer], int]
+) -> int:
+    """Give each buffer the lowest offset free during its whole life, the largest first."""
+    placed: list[tuple[int, int, int, int]] = []
+    total = 0
+    for buffer, start, stop in sorted(spans, key=lambda span: -size_of(span[0])):
+        size = -(-max(size_of(buffer), 1) // ALIGNMENT) * ALIGNMENT
+        offset = 0
+        for other_offset, other_size, other_start, other_stop in sorted(placed):
+            if other_stop < start or stop < other_start:
+                continue
+            if offset + size <= other_offset:
+                break
+            offset = max(offset, other_offset + other_size)
+        buffer.offset = offset
+        placed.append((offset, size, start, stop))
+        total = max(total, offset + size)
+    return total
+
+
+def row_stride(buffer: Buffer, capacity: int) -> int:
+    """Bytes from one row of the batch to the next."""
+    axis = buffer.type.batch_axis
+    if axis is None:
+        return 0
+    size = buffer.type.shape[axis]
+    factor = size.factor if isinstance(size, Batch) else 1
+    strides = contiguous_strides(buffer.type.shape, capacity)
+    return strides[axis] * factor * itemsize(buffer.type.dtype)

@@ -1,0 +1,366 @@
+"""The compiled step as LLVM text: every kernel once, and one entry that runs them in order.
+
+    void step(ptr args, i64 tid, i64 threads)
+
+runs the steps `FIRST` to `STOP` of a program on one of the threads (see `runtime` for the
+convention). `args` is a table of 64-bit words:
+
+    SYNC      the sync area of the pool            SHARED    memory that all threads see
+    PRIVATE   one block a thread, one after another SCRATCH   the same, for kernels' own use
+    FIRST     the first step of this call          STOP      the step not to run any more; a
+                                                             thread that ends the call lowers it
+    BATCH     rows of a full step                  TOTAL     rows in all
+    ORDER     i64 row numbers, or 0 for rows in order
+    DEADLINE  when to end the call, or 0           WATCHED   a float32 that must stay finite, or 0
+
+followed by the addresses of states, inputs and outputs. With an order, each thread first gathers
+its rows of the inputs into shared memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lamina.ir.program import Program
+from lamina.llvm import kernels, runtime
+from lamina.llvm.emit import I32, I64, POINTER, Module, Place, Value, index
+from lamina.llvm.host import Target
+from lamina.llvm.plan import ALIGNMENT, Phase, Plan, row_stride
+from lamina.llvm.task import Loop, Operand, Step, Task
+from lamina.llvm.views import Buffer
+from lamina.types import Batch, itemsize
+
+SYNC, SHARED, PRIVATE, SCRATCH, FIRST, STOP, BATCH, TOTAL, ORDER, DEADLINE, WATCHED = range(11)
+POINTERS = 11
+
+
+@dataclass(frozen=True)
+class StepText:
+    """The module of a program and the sizes of its areas."""
+
+    text: str
+    scratch_bytes: int
+    shared_bytes: int
+    staged: dict[int, int]
+
+
+def step_text(program: Program, plan: Plan, inputs: list[Buffer], target: Target) -> StepText:
+    """Write the module of a planned program."""
+    return _Writer(program, plan, inputs, target).run()
+
+
+class _Writer:
+    def __init__(
+        self, program: Program, plan: Plan, inputs: list[Buffer], target: Target
+    ) -> None:
+        self.program, self.plan, self.target = program, plan, target
+        self.inputs = inputs
+        self.module = Module(target)
+        self.names: dict[object, str] = {}
+        self.scratch = 0
+        self.staged: dict[int, int] = {}
+        self.shared_bytes = plan.shared_bytes
+        self.states = len(program.states)
+        self._times: dict[int, Value] = {}
+        for slot, buffer in enumerate(inputs):
+            if buffer.type.batch_axis == 0:
+                size = buffer.elements(plan.capacity) * itemsize(buffer.type.dtype)
+                self.staged[slot] = self.shared_bytes
+                self.shared_bytes += -(-size // ALIGNMENT) * ALIGNMENT
+
+    def run(self) -> StepText:
+        for phase in self.plan.phases:
+            for step in (*phase.shared, *phase.rows):
+                for task in step.tasks() if isinstance(step, Loop) else [step]:
+                    self._kernel(task)
+        self._step_body()
+        self._entry()
+        text = runtime.barrier_text(self.target) + "\n" + self.module.text()
+        return StepText(text, self.scratch, self.shared_bytes, self.staged)
+
+    # ------------------------------------------------------------------ kernels
+
+    def _kernel(self, task: Task) -> str:
+        """The function of a kernel, written once for all tasks that are the same."""
+        if task.kernel not in self.names:
+            name = f"k{len(self.names)}"
+            self.names[task.kernel] = name
+            kernels.build(task.kernel, name, self.module, self.target)
+            self.scratch = max(self.scratch, kernels.scratch_bytes(task.kernel, self.target))
+        return self.names[task.kernel]
+
+    # ------------------------------------------------------------------ the step
+
+    def _step_body(self) -> None:
+        """`one(args, tid, threads, number)`: everything of one step, with its barriers."""
+        emit = self.module.function(
+            "one",
+            [(POINTER, "args"), (I64, "tid"), (I64, "threads"), (I64, "number")],
+            internal=True,
+        )
+        self.emit = emit
+        args, self.tid, self.threads, number = emit.parameters
+        self.args = Place(args)
+        self.sync = self._word_pointer(SYNC)
+        batch, total = self._word(BATCH), self._word(TOTAL)
+        self.start = number * batch
+        left = total - self.start
+        self.rows = emit.select(left < batch, left, batch)
+        self.shared_base = self._word_pointer(SHARED)
+        own = self.tid * self.plan.private_bytes
+        self.private_base = Place(self._word_pointer(PRIVATE)).step(own, 1).pointer
+        own = self.tid * self._scratch_stride()
+        self.scratch_base = Place(self._word_pointer(SCRATCH)).step(own, 1).pointer
+        self.order = self._word(ORDER)
+        self.gathers = self.order.differs(0)
+        self._bases: dict[Buffer, Value] = {}
+        for buffer in self._outside_buffers():
+            self._bases[buffer] = self._outside(buffer)
+        phases = self.plan.phases
+        if self.staged:
+            with emit.when(self.gathers):
+                self._own_rows(self.plan.capacity, self._gather)
+        for position, phase in enumerate(phases):
+            if position or self._reads_gathered(phase):
+                self._barrier()
+            self._phase(phase)
+        emit.finish()
+
+    def _reads_gathered(self, phase: Phase) -> bool:
+        """Whether the first phase may read input rows that another thread gathered."""
+        by_all = any(b.place == "input" for step in phase.shared for b in step.read_buffers())
+        return bool(self.staged) and (phase.in_parts or by_all)
+
+    def _scratch_stride(self) -> int:
+        return -(-max(self.scratch, 1) // 128) * 128
+
+    def _word(self, position: int) -> Value:
+        return self.emit.load(self.args + 8 * position, I64)
+
+    def _word_pointer(self, position: int) -> Value:
+        return self.emit.load(self.args + 8 * position, POINTER)
+
+    def _barrier(self) -> None:
+        self.emit.call("lamina_barrier", "void", self.sync, self.threads)
+
+    def _outside_buffers(self) -> list[Buffer]:
+        found: dict[Buffer, None] = {}
+        for phase in self.plan.phases:
+            for step in (*phase.shared, *phase.rows):
+                for task in step.tasks() if isinstance(step, Loop) else [step]:
+                    for operand in task.operands:
+                        if operand.buffer.place in ("state", "input", "output"):
+                            found[operand.buffer] = None
+        return list(found)
+
+    def _outside(self, buffer: Buffer) -> Value:
+        """The address of row 0 of this step, of a buffer that the caller gave."""
+        emit = self.emit
+        if buffer.place == "state":
+            return self._word_pointer(POINTERS + buffer.slot)
+        shift = self.states + (0 if buffer.place == "input" else len(self.inputs))
+        base = self._word_pointer(POINTERS + shift + buffer.slot)
+        if buffer.type.batch_axis != 0:
+            return base
+        here = Place(base).step(self.start, row_stride(buffer, self.plan.capacity)).pointer
+        if buffer.place == "input":
+            staged = Place(self.shared_base, self.staged[buffer.slot]).pointer
+            return emit.select(self.gathers, staged, here)
+        return here
+
+    # ------------------------------------------------------------------ rows
+
+    def _own_rows(self, block: int, act: Callable[[Value, Value], None]) -> None:
+        """Run `act(low, high)` over blocks of this thread's share of the rows."""
+        emit = self.emit
+        low = self.tid * self.rows // self.threads
+        high = (self.tid + 1) * self.rows // self.threads
+        self._blocks(low, high, block, act)
+
+    def _blocks(
+        self, low: Value, high: Value, block: int, act: Callable[[Value, Value], None]
+    ) -> None:
+        emit = self.emit
+        if block >= self.plan.capacity:
+            with emit.when(low < high):
+                act(low, high)
+            return
+        with emit.loop(low, high, block) as loop:
+            first = index(loop.index).on(emit)
+            last = first + block
+            act(first, emit.select(last < high, last, high))
+
+    def _own_parts(self, phase: Phase) -> None:
+        """Run the phase over this thread's parts of the batch, part by part."""
+        emit, parts = self.emit, self.plan.parts
+        each = (self.rows + (parts - 1)) // parts
+        low_part = self.tid * parts // self.threads
+        high_part = (self.tid + 1) * parts // self.threads
+        with emit.loop(low_part, high_part) as loop:
+            self.part = index(loop.index).on(emit)
+            low = self.part * each
+            low = emit.select(low < self.rows, low, self.rows)
+            high = low + each
+            high = emit.select(high < self.rows, high, self.rows)
+            for buffer in phase.partial_buffers():
+                place = self._partial_place(buffer)
+                emit.clear(place, self._partial_bytes(buffer))
+            self._blocks(low, high, phase.block, lambda a, b: self._run_rows(phase, a, b))
+
+    def _partial_bytes(self, buffer: Buffer) -> int:
+        return buffer.type.size_at(self.plan.capacity) * itemsize(buffer.type.dtype)
+
+    def _partial_place(self, buffer: Buffer) -> Place:
+        base = Place(self.shared_base, buffer.offset)
+        return base.step(self.part, self._partial_bytes(buffer))
+
+    def _run_rows(self, phase: Phase, low: Value, high: Value) -> None:
+        self.block_start = low
+        for step in phase.rows:
+            self._run(step, low, high)
+
+    def _gather(self, low: Value, high: Value) -> None:
+        """Copy rows in the order asked for to where the kernels read them."""
+        emit = self.emit
+        order = Place(emit.effect(POINTER, f"inttoptr i64 {self.order.text} to ptr"))
+        with emit.loop(low, high) as row:
+            here = index(row.index).on(emit)
+            source = emit.load(order.step(self.start + here, 8), I64)
+            for slot, offset in self.staged.items():
+                buffer = self.inputs[slot]
+                stride = row_stride(buffer, self.plan.capacity)
+                base = self._word_pointer(POINTERS + self.states + slot)
+                target = Place(self.shared_base, offset).step(here, stride)
+                emit.copy(target, Place(base).step(source, stride), stride)
+
+    # ------------------------------------------------------------------ phases and tasks
+
+    def _phase(self, phase: Phase) -> None:
+        emit = self.emit
+        lone = [step for step in phase.shared if step.mode == "single"]
+        split = [step for step in phase.shared if step.mode == "units"]
+        self.block_start = emit.value(0, I64)
+        self.part = emit.value(0, I64)
+        if lone:
+            with emit.when(self.tid.equal(0)):
+                for step in lone:
+                    self._run(step, None, None)
+        for step in split:
+            assert isinstance(step, Task)
+            extent = self._extent(step)
+            low = self.tid * extent // self.threads
+            high = (self.tid + 1) * extent // self.threads
+            with emit.when(low < high):
+                self._call(step, low, high)
+        if not phase.rows:
+            return
+        if phase.in_parts:
+            self._own_parts(phase)
+        else:
+            self._own_rows(phase.block, lambda a, b: self._run_rows(phase, a, b))
+
+    def _extent(self, task: Task) -> Value:
+        if isinstance(task.extent, Batch):
+            return self.rows * task.extent.factor
+        return self.emit.value(task.extent, I64)
+
+    def _run(self, step: Step, low: Value | None, high: Value | None) -> None:
+        """Run a task or a time loop over rows low to high; None for everything."""
+        if isinstance(step, Loop):
+            self._run_loop(step, low, high)
+        elif low is None or high is None:
+            if step.mode == "parts":
+                self._all_parts(step)
+            else:
+                self._call(step, self.emit.value(0, I64), self._extent(step))
+        else:
+            factor = step.extent.factor if isinstance(step.extent, Batch) else 1
+            self._call(step, low * factor, high * factor)
+
+    def _all_parts(self, task: Task) -> None:
+        """All partial sums by one thread: where a loop in time sums over the batch."""
+        emit, parts = self.emit, self.plan.parts
+        each = (self.rows + (parts - 1)) // parts
+        factor = task.extent.factor if isinstance(task.extent, Batch) else 1
+        with emit.loop(0, parts) as loop:
+            self.part = index(loop.index).on(emit)
+            low = self.part * each
+            low = emit.select(low < self.rows, low, self.rows)
+            high = low + each
+            high = emit.select(high < self.rows, high, self.rows)
+            for buffer in task.written_buffers():
+                emit.clear(self._partial_place(buffer), self._partial_bytes(buffer))
+            self._call(task, low * factor, high * factor)
+
+    def _run_loop(self, loop: Loop, low: Value | None, high: Value | None) -> None:
+        emit = self.emit
+        with emit.loop(0, loop.length) as counter:
+            step = index(counter.index).on(emit)
+            time = (loop.length - 1) - step if loop.reverse else step
+            outer = self._times
+            self._times = {**outer, loop.number: time}
+            for inner in loop.body:
+                self._run(inner, low, high)
+            self._times = outer
+
+    def _call(self, task: Task, low: Value, high: Value) -> None:
+        emit = self.emit
+        pointers = [self._pointer(task, i, operand) for i, operand in enumerate(task.operands)]
+        scratch = Value(emit, POINTER, self.scratch_base.text, self.scratch_base.depth)
+        emit.call(self.names[task.kernel], "void", *pointers, scratch, low, high, self.rows)
+
+    def _pointer(self, task: Task, position: int, operand: Operand) -> Value:
+        buffer = operand.buffer
+        match buffer.place:
+            case "private":
+                place = Place(self.private_base, buffer.offset)
+                place = place.step(self.block_start, -row_stride(buffer, self.plan.capacity))
+            case "shared":
+                place = Place(self.shared_base, buffer.offset)
+                if buffer.parts and task.mode == "parts" and position in task.writes:
+                    place = self._partial_place(buffer)
+            case _:
+                place = Place(self._bases[buffer])
+        for number, stride in operand.loops:
+            place = place.step(self._times[number], stride * itemsize(buffer.type.dtype))
+        return place.pointer
+
+    # ------------------------------------------------------------------ the entry
+
+    def _entry(self) -> None:
+        """`step(args, tid, threads)`: one step after another until STOP."""
+        emit = self.module.function(
+            "step", [(POINTER, "args"), (I64, "tid"), (I64, "threads")]
+        )
+        self.emit = emit
+        args, tid, threads = emit.parameters
+        self.args = Place(args)
+        first, stop = self._word(FIRST), self._word(STOP)
+        self.sync, self.threads = self._word_pointer(SYNC), threads
+        with emit.loop(first, stop) as loop:
+            number = index(loop.index).on(emit)
+            limit = self._word(STOP)
+            with emit.when(number < limit):
+                emit.call("one", "void", args, tid, threads, number)
+                with emit.when(tid.equal(0)):
+                    self._end_of_step(number)
+                self._barrier()
+        emit.finish()
+
+    def _end_of_step(self, number: Value) -> None:
+        """Thread 0: end the call after this step if its time is up or the watched sum is lost."""
+        emit = self.emit
+        after = number + 1
+        deadline = self._word(DEADLINE)
+        with emit.when(deadline.differs(0)):
+            now = emit.call("lamina_nanoseconds", I64, self.sync)
+            with emit.when(now > deadline):
+                emit.store(after, self.args + 8 * STOP)
+        watched = self._word(WATCHED)
+        with emit.when(watched.differs(0)):
+            place = Place(emit.effect(POINTER, f"inttoptr i64 {watched.text} to ptr"))
+            bits = emit.load(place, I32)
+            exponent = bits & 0x7F800000
+            with emit.when(exponent.equal(0x7F800000)):
+                emit.store(after, self.args + 8 * STOP)

@@ -1,0 +1,88 @@
+"""Tasks: kernels bound to buffers, with what the planner must know to run them side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lamina.llvm.kernel import Kernel
+from lamina.llvm.views import Buffer
+from lamina.types import Dimension
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A pointer argument: the start of a buffer, plus the strides of the time loops around."""
+
+    buffer: Buffer
+    loops: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(eq=False)
+class Task:
+    """One call of a kernel.
+
+    mode      "rows": split over the batch axis of what it writes; reads only those rows
+              "parts": sums over the batch, one partial sum a part; reads only the part's rows
+              "units": split over another axis; may read anything
+              "single": one thread computes all of it
+    extent    length of the split axis; for "rows" and "parts" a batch dimension
+    writes    positions in `operands` that it writes
+    layer     the scope of the node, for messages and the profiler
+    """
+
+    kernel: Kernel
+    operands: tuple[Operand, ...]
+    writes: tuple[int, ...]
+    mode: str
+    extent: Dimension
+    label: str = ""
+    layer: str = ""
+    phase: int = 0
+
+    def read_buffers(self) -> list[Buffer]:
+        """The buffers it reads; what it updates in place counts."""
+        written = {self.operands[i].buffer for i in self.writes}
+        others = [o.buffer for i, o in enumerate(self.operands) if i not in self.writes]
+        return [*others, *(b for b in written if self.updates)]
+
+    def written_buffers(self) -> list[Buffer]:
+        return [self.operands[i].buffer for i in self.writes]
+
+    @property
+    def updates(self) -> bool:
+        """Whether it adds to what its results hold already."""
+        return bool(getattr(self.kernel, "accumulate", False)) or type(self.kernel).__name__ == (
+            "Scatter"
+        )
+
+
+@dataclass(eq=False)
+class Loop:
+    """Tasks run in every iteration of a time loop, forwards or backwards, by each thread alone.
+
+    `mode` is "rows" if every task inside is; otherwise one thread runs the whole loop.
+    """
+
+    number: int
+    length: int
+    reverse: bool
+    body: list[Task | Loop] = field(default_factory=list)
+    mode: str = "rows"
+    label: str = "scan"
+    layer: str = ""
+    phase: int = 0
+
+    def tasks(self) -> list[Task]:
+        found: list[Task] = []
+        for step in self.body:
+            found.extend(step.tasks() if isinstance(step, Loop) else [step])
+        return found
+
+    def read_buffers(self) -> list[Buffer]:
+        return [buffer for task in self.tasks() for buffer in task.read_buffers()]
+
+    def written_buffers(self) -> list[Buffer]:
+        return [buffer for task in self.tasks() for buffer in task.written_buffers()]
+
+
+Step = Task | Loop
