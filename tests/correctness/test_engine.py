@@ -8,6 +8,7 @@ import gc
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -249,7 +250,7 @@ def test_threads_may_compile_load_and_close_at_once():
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_compiling_and_loading_leaves_nothing_behind():
     def resident():
-        with open("/proc/self/statm") as stream:
+        with Path("/proc/self/statm").open() as stream:
             return int(stream.read().split()[1]) * 4096
 
     def rounds(count):

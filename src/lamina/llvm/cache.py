@@ -149,7 +149,7 @@ def store(key: str, code: bytes, manifest: Mapping[str, Any]) -> bool:
         with contextlib.suppress(OSError):
             draft.unlink()
         return False
-    trim(where)
+    trim(where, MOST_BYTES)
     return True
 
 
@@ -186,7 +186,7 @@ def decode(content: bytes, key: str) -> Entry | None:
     return Entry(rest[manifest_length:], manifest) if isinstance(manifest, dict) else None
 
 
-def trim(where: Path, most: int = MOST_BYTES) -> int:
+def trim(where: Path, most: int) -> int:
     """Remove the least recently used entries until at most `most` bytes are left; how many went.
 
     Drafts that a killed process left behind go as well.
