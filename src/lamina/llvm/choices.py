@@ -1,0 +1,204 @@
+"""Heuristics of the llvm executor: tile sizes, thresholds, who computes what.
+
+Every function here is pure and may change speed only: whatever it answers, results are the same
+bits, because an element's sum is taken in an order that its shape alone fixes.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lamina.llvm.host import Target
+from lamina.types import Dimension
+
+# ------------------------------------------------------------------------- contractions
+
+# Where the number of rows is known only at run time, tiles are chosen for this many.
+USUAL_ROWS = 16
+# Multiply-adds, and terms of a sum, that may be written out one after another.
+LONGEST_BODY = 320
+MOST_WRITTEN_OUT = 12
+# Terms of a sum taken in one pass where the sums stand in memory (measured: 60 to 120 are best).
+TERMS_A_PASS = 100
+# Bytes of both operands that one pass over a sum may touch before it is cut into blocks.
+PASS_BYTES = 1 << 19
+# Bytes of `b` that stay in the second level of cache while one image after the other is taken.
+RESIDENT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """A register tile: rows along each axis of rows, and vectors of columns."""
+
+    rows: tuple[int, ...]
+    vectors: int
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.rows)
+
+
+def pieces(extent: int, largest: int) -> list[tuple[int, int]]:
+    """Cut `extent` into nearly equal sizes of at most `largest`: (size, how many) pairs.
+
+    >>> pieces(32, 12), pieces(30, 10)
+    ([(11, 2), (10, 1)], [(10, 3)])
+    """
+    count = -(-extent // largest)
+    small, more = divmod(extent, count)
+    sizes = [(small + 1, more), (small, count - more)]
+    return [(size, number) for size, number in sizes if number]
+
+
+def descending(largest: int) -> list[int]:
+    """Tile sizes for an axis whose extent is known only at run time: the tile, then its edges.
+
+    >>> descending(8), descending(3)
+    ([8, 4, 1], [3, 1])
+    """
+    if largest >= 6:
+        return [largest, 4, 1]
+    return [largest, 1] if largest > 1 else [1]
+
+
+def accumulators(target: Target, vectors: int) -> int:
+    """How many rows fit: `vectors` columns and one broadcast stand beside the sums.
+
+    AVX-512 multiplies by a broadcast from memory, which needs no register of its own.
+    """
+    spare = 0 if target.has_masks else 1
+    return max(1, (target.registers - vectors - spare) // vectors)
+
+
+def tile_cycles(rows: int, vectors: int, *, a_vectors: bool) -> float:
+    """Estimated cycles of one term of a tile's sum: two multiply-adds or two loads a cycle."""
+    loads = rows * vectors + vectors if a_vectors else rows + vectors
+    # A multiply-add takes four cycles, so fewer than eight sums leave the units idle.
+    return max(rows * vectors / 2, loads / 2, 4.0) + 0.2 + 0.25 * vectors
+
+
+@functools.cache
+def tile_shape(
+    target: Target,
+    rows: tuple[Dimension, ...],
+    vectors: int,
+    terms: int,
+    *,
+    a_vectors: bool = False,
+) -> TileShape:
+    """The register tile for the given axes of rows and number of column vectors.
+
+    rows       extents, outermost first; Batch where it is known only at run time
+    vectors    vectors in a row of columns
+    terms      products in a sum
+    a_vectors  both operands are vectors along the columns (depthwise), nothing is broadcast
+    """
+    best, least = TileShape((1,) * len(rows), 1), math.inf
+    for width in range(1, min(vectors, 4) + 1):
+        most = accumulators(target, width)
+        for box in _boxes(rows, most):
+            cost = _tiling_cost(rows, box, vectors, width, terms, a_vectors=a_vectors)
+            if cost < least:
+                best, least = TileShape(box, width), cost
+    return best
+
+
+def _boxes(rows: Sequence[Dimension], most: int) -> Iterator[tuple[int, ...]]:
+    """Boxes of at most `most` rows; an axis is cut only if all inside of it are taken whole."""
+    if not rows:
+        yield ()
+        return
+    for outer in range(len(rows)):
+        inner = [extent for extent in rows[outer + 1 :] if isinstance(extent, int)]
+        whole = math.prod(inner)
+        if len(inner) < len(rows) - outer - 1 or whole > most:
+            continue
+        extent = rows[outer]
+        largest = min(most // whole, extent) if isinstance(extent, int) else most // whole
+        for size in range(1, largest + 1):
+            yield (1,) * outer + (size, *inner)
+    # Two axes cut at once: an image of rows longer than a tile, cut across.
+    if len(rows) > 1 and isinstance(rows[-1], int) and isinstance(rows[-2], int):
+        for high, wide in itertools.product(range(2, 5), range(2, rows[-1])):
+            if high * wide <= most and high <= rows[-2] and rows[-1] % wide == 0:
+                yield (1,) * (len(rows) - 2) + (high, wide)
+
+
+def _tiling_cost(
+    rows: Sequence[Dimension],
+    box: Sequence[int],
+    vectors: int,
+    width: int,
+    terms: int,
+    *,
+    a_vectors: bool,
+) -> float:
+    """Estimated cycles for everything, with a penalty for every variant that must be compiled."""
+    cuts = []
+    for extent, size in zip(rows, box, strict=True):
+        if isinstance(extent, int):
+            cuts.append(pieces(extent, size))
+            continue
+        left, found = USUAL_ROWS * extent.factor, []
+        for step in descending(size):
+            found.append((step, left // step))
+            left %= step
+        cuts.append([one for one in found if one[1]])
+    columns = pieces(vectors, width)
+    total, variants = 0.0, 0
+    for combination in itertools.product(columns, *cuts):
+        (across, panels), *along = combination
+        count = math.prod(size for size, _ in along)
+        tiles = panels * math.prod(number for _, number in along)
+        once = 12 + 2 * count * across
+        total += tiles * (terms * tile_cycles(count, across, a_vectors=a_vectors) + once)
+        variants += 1
+    return total * (1 + 0.02 * (variants - 1))
+
+
+# ------------------------------------------------------------------------- fusion and planning
+
+# A map that is read more than once is computed again up to this cost, stored above it.
+INLINE_COST = 4
+# Costs of leaves that are no rows of the scalar table.
+RANDOM_COST = 60
+LOOKUP_COST = 2
+# The largest tree of maps computed in one kernel, and the most values that a kernel stores.
+LARGEST_TREE = 80
+LARGEST_GROUP = 12
+# Operations below which a kernel without a batch axis is left to one thread.
+SMALLEST_SHARED_WORK = 20_000
+# Operations of a whole step below which one thread is faster than several.
+SMALLEST_THREADED_STEP = 2_000_000.0
+# Bytes of private memory that one block of rows may take: most of a core's second cache.
+BLOCK_BYTES = 600_000
+SMALLEST_BLOCK = 8
+
+
+def parts(capacity: int) -> int:
+    """Into how many parts the batch is cut where it is summed; fixed by the capacity alone.
+
+    >>> parts(1), parts(32), parts(1024)
+    (1, 2, 8)
+    """
+    if capacity < 2:
+        return 1
+    return 2 if capacity < 128 else 4 if capacity < 512 else 8
+
+
+def block_rows(capacity: int, parts: int, row_bytes: int) -> int:
+    """Rows that a thread takes at once through a phase, so that their values stay in its cache."""
+    most = -(-capacity // parts)
+    if row_bytes <= 0:
+        return most
+    fitting = max(SMALLEST_BLOCK, BLOCK_BYTES // row_bytes // SMALLEST_BLOCK * SMALLEST_BLOCK)
+    return min(most, fitting)
+
+
+def threads_wanted(work: float) -> int:
+    """How many threads a step of about `work` operations deserves, 64 at most."""
+    return 1 if work < SMALLEST_THREADED_STEP else 64

@@ -1,0 +1,246 @@
+"""Matrix products and convolutions, forward and backward, as one generator.
+
+`schedule` decides the order of the loops, `tiles` writes what stands inside of them, `halo` copies
+images with their border; this module writes the loops.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from lamina.llvm import choices
+from lamina.llvm.emit import I64, POINTER, Emit, Index, Module, Place, Value, index
+from lamina.llvm.host import Target
+from lamina.llvm.kernel import Contraction
+from lamina.llvm.kernels.halo import SCRATCH, copy_image
+from lamina.llvm.kernels.schedule import COLUMNS, COPY, Block, Schedule, schedule
+from lamina.llvm.kernels.tiles import Terms, Tiles, Where
+from lamina.types import Batch, itemsize
+
+Segment = tuple[Index, Index, int]
+"""Start, stop and step of a loop."""
+
+
+@functools.lru_cache(maxsize=1024)
+def _schedule(kernel: Contraction, target: Target) -> Schedule:
+    return schedule(kernel, target)
+
+
+def scratch_bytes(kernel: Contraction, target: Target) -> int:
+    """How much scratch a call of the kernel needs, aligned to 64 bytes."""
+    return _schedule(kernel, target).scratch_bytes
+
+
+def build(kernel: Contraction, name: str, module: Module, target: Target) -> None:
+    """Write the function `name` for a contraction into `module`."""
+    plan = _schedule(kernel, target)
+    count = 1 + max(
+        kernel.a.operand,
+        kernel.b.operand,
+        *(store.operand for store in kernel.stores),
+        *(getattr(one, "operand", 0) for one in kernel.body),
+    )
+    parameters = [(POINTER, f"operand{number}") for number in range(count)]
+    parameters += [(POINTER, "scratch"), (I64, "low"), (I64, "high"), (I64, "rows")]
+    emit = module.function(name, parameters, internal=True)
+    _Loops(emit, plan, count).write()
+    emit.finish()
+
+
+class _Loops:
+    """The loops around the tiles of one contraction."""
+
+    def __init__(self, emit: Emit, plan: Schedule, count: int) -> None:
+        self.emit = emit
+        self.plan = plan
+        self.kernel = plan.nest.kernel
+        self.operands = emit.parameters[:count]
+        self.scratch, low, high, self.rows = emit.parameters[count:]
+        self.low, self.high = low * plan.nest.scale, high * plan.nest.scale
+        self.column = len(self.kernel.space) - 1
+        self.tiles = Tiles(emit, plan, self.operands, self.scratch, self.rows)
+        self.ranges = [self._range(axis) for axis in range(len(plan.nest.sizes))]
+        self.segments = [self._segments(axis) for axis in range(self.column)]
+
+    def write(self) -> None:
+        kernel, plan, emit = self.kernel, self.plan, self.emit
+        if plan.halo:
+            emit.clear(Place(self.scratch), plan.halo.bytes)
+        if plan.sums:
+            emit.clear(Place(self.scratch, plan.halo_bytes), plan.sums)
+        a = self.scratch if kernel.a.operand == SCRATCH else self.operands[kernel.a.operand]
+        start = Where(
+            (index(0),) * len(plan.nest.sizes),
+            Place(a, kernel.a.offset * itemsize(kernel.a.dtype)),
+            Place(self.operands[kernel.b.operand], kernel.b.offset * itemsize(kernel.b.dtype)),
+            terms=tuple(
+                Terms(axis, *self.ranges[axis])
+                for axis in range(self.column + 1, len(plan.nest.sizes))
+                if axis not in plan.blocked
+            ),
+        )
+        self._descend(0, start, self.tiles.tile)
+        if plan.sums:
+            self._results(start)
+
+    def _results(self, start: Where) -> None:
+        """The epilogue over all sums, after the last block."""
+        axes: list[int | Block | str] = [*range(self.column), COLUMNS]
+        self._descend(0, start, self.tiles.take_up, axes)
+
+    # --------------------------------------------------------------- extents
+
+    def _range(self, axis: int) -> tuple[Index, Index]:
+        size = self.plan.nest.sizes[axis]
+        if axis == self.kernel.split:
+            return index(self.low), index(self.high)
+        if isinstance(size, Batch):
+            return index(0), index(self.rows * size.factor)
+        return index(0), index(size)
+
+    def _segments(self, axis: int) -> list[Segment]:
+        """The loops over an axis of rows: whole tiles, then its edge."""
+        start, stop = self.ranges[axis]
+        largest = self.plan.tile[axis]
+        found: list[Segment] = []
+        if start.number is not None and stop.number is not None:
+            for size, count in choices.pieces(stop.number, largest):
+                found.append((start, start + size * count, size))
+                start += size * count
+            return found
+        for size in choices.descending(largest):
+            end = stop
+            if size > 1:
+                left = stop.on(self.emit) - start.on(self.emit)
+                end = index(start.on(self.emit) + left // size * size)
+            found.append((start, end, size))
+            start = end
+        return found
+
+    # --------------------------------------------------------------- loops
+
+    def _descend(
+        self,
+        position: int,
+        where: Where,
+        innermost: Callable[[Where], None],
+        order: list[int | Block | str] | None = None,
+    ) -> None:
+        items = self.plan.order if order is None else order
+        if position == len(items):
+            innermost(where)
+            return
+
+        def inside(at: Where) -> None:
+            self._descend(position + 1, at, innermost, order)
+
+        item = items[position]
+        if item == COLUMNS:
+            self._columns(where, inside)
+        elif item == COPY:
+            self._copy(where)
+            inside(where)
+        elif isinstance(item, Block):
+            self._block(item, where, inside)
+        else:
+            assert isinstance(item, int)
+            for start, stop, size in self.segments[item]:
+                with self.emit.loop(start, stop, size) as at:
+                    moved = self.tiles.moved(where, item, at.index)
+                    inside(_with(moved, rows={**moved.rows, item: size}))
+
+    def _block(self, block: Block, where: Where, inside: Callable[[Where], None]) -> None:
+        """Loop over a reduced axis around the tiles; the rest of its terms is left to them."""
+        start, stop = self.ranges[block.axis]
+        axis, emit = block.axis, self.emit
+        if block.size == 1:
+            with emit.loop(start, stop) as at:
+                inside(self.tiles.moved(where, axis, at.index))
+            return
+        if start.number is not None and stop.number is not None:
+            for size, count in choices.pieces(stop.number, block.size):
+                with emit.loop(start, start + size * count, size) as at:
+                    moved = self.tiles.moved(where, axis, at.index)
+                    inside(self._part(moved, axis, index(0), index(size)))
+                start += size * count
+            return
+        with emit.loop(start, stop, block.size) as at:
+            end = (at.index + block.size).on(emit)
+            last = stop.on(emit)
+            inside(self._part(where, axis, at.index, index(emit.select(end < last, end, last))))
+
+    def _part(self, where: Where, axis: int, start: Index, stop: Index) -> Where:
+        return _with(where, terms=(Terms(axis, start, stop), *where.terms))
+
+    def _columns(self, where: Where, inside: Callable[[Where], None]) -> None:
+        """Loop over the columns in steps of the tile's vectors; the last may be cut by a mask."""
+        emit, lanes, widest = self.emit, self.plan.lanes, self.plan.vectors
+        start, stop = self.ranges[self.column]
+
+        def run(start: Index, stop: Index, vectors: int, last: Index | None) -> None:
+            with emit.loop(start, stop, vectors * lanes) as at:
+                moved = self.tiles.moved(where, self.column, at.index)
+                mask = None
+                if last is not None:
+                    left = last + (-(vectors - 1) * lanes)
+                    mask = self._mask(left, at.index)
+                inside(_with(moved, vectors=vectors, mask=mask))
+
+        if start.number is None or stop.number is None:
+            step = widest * lanes
+            whole = (stop.on(emit) - start.on(emit)) // step * step
+            middle = index(start.on(emit) + whole)
+            run(start, middle, widest, None)
+            run(middle, stop, 1, stop)
+            return
+        full, left = divmod(stop.number, lanes)
+        masked = left > 0 and emit.target.has_masks
+        position = 0
+        for vectors, count in choices.pieces(full + masked, widest) if full + masked else []:
+            end = position + vectors * count * lanes
+            reaches = masked and end > stop.number - lanes
+            run(index(position), index(end), vectors, stop if reaches else None)
+            position = end
+        if left and not masked:
+            run(index(position), index(position + lanes), 1, stop)
+
+    def _mask(self, stop: Index, at: Index) -> Value:
+        """The lanes from `at` on that lie before `stop`."""
+        emit, lanes = self.emit, self.plan.lanes
+        if at.number is not None and stop.number is not None:
+            left = stop.number - at.number
+            return emit.row([lane < left for lane in range(lanes)], "i1")
+        left_over = stop.on(emit) - at.on(emit)
+        return emit.first_lanes(left_over, lanes)
+
+    def _copy(self, where: Where) -> None:
+        """Copy the image that the loops around have reached."""
+        source, halo = self.plan.nest.source, self.plan.halo
+        assert source is not None
+        assert halo is not None
+        size = itemsize(source.dtype)
+        here = Place(self.operands[source.operand], source.offset * size)
+        for number, stride in zip(where.indexes, source.strides, strict=True):
+            here = here.step(number, stride * size)
+        copy_image(self.emit, halo, here, Place(self.scratch))
+
+
+def _with(
+    where: Where,
+    *,
+    rows: dict[int, int] | None = None,
+    vectors: int | None = None,
+    mask: Value | None = None,
+    terms: tuple[Terms, ...] | None = None,
+) -> Where:
+    """The same place with another shape of the tile."""
+    return Where(
+        where.indexes,
+        where.a,
+        where.b,
+        where.rows if rows is None else rows,
+        where.vectors if vectors is None else vectors,
+        where.mask if mask is None else mask,
+        where.terms if terms is None else terms,
+    )

@@ -1,0 +1,189 @@
+"""Contraction kernels against the float64 oracle of their specification.
+
+Every array ends right before an inaccessible page, or begins right after one, so that a kernel
+that reads or writes outside of an operand kills the test.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lamina.llvm import engine, host
+from lamina.llvm.emit import Module
+from lamina.llvm.kernel import Contraction
+from lamina.llvm.kernels import contraction
+
+# The cases are shared with the benchmarks; test folders are no packages.
+sys.path.insert(0, str(Path(__file__).parent))
+from contraction_cases import (
+    BATCH,
+    Case,
+    Geometry,
+    convolution,
+    depthwise,
+    dot,
+    filter_gradient,
+    input_gradient,
+    oracle,
+    same,
+)
+
+sys.path.pop(0)
+
+PAGE = mmap.PAGESIZE
+TARGETS = host.runnable_targets()
+EPSILON = {"float32": 2.0**-24, "float64": 2.0**-53}
+
+
+def guarded(array: np.ndarray, *, at_end: bool) -> np.ndarray:
+    """A copy of the array that touches an inaccessible page with its last, or first, byte."""
+    pages = -(-max(array.nbytes, 1) // PAGE)
+    area = mmap.mmap(-1, (pages + 2) * PAGE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    for page in (0, pages + 1):
+        address = ctypes.c_void_p(start + page * PAGE)
+        assert protect(address, ctypes.c_size_t(PAGE), 0) == 0
+    offset = (pages + 1) * PAGE - array.nbytes if at_end else PAGE
+    copy = np.frombuffer(area, array.dtype, array.size, offset)
+    copy[:] = array.ravel()
+    return copy
+
+
+def compiled(kernel: Contraction, target: host.Target, operands: int):
+    """The kernel as a Python function of arrays, scratch, low, high and rows."""
+    module = Module(target)
+    contraction.build(kernel, "kernel", module, target)
+    text = module.text().replace("define internal", "define")
+    loaded = engine.load(engine.compile_text(text, target), target)
+    kinds = [ctypes.c_void_p] * (operands + 1) + [ctypes.c_int64] * 3
+    function = ctypes.CFUNCTYPE(None, *kinds)(loaded.address("kernel"))
+
+    def call(arrays, low: int, high: int, rows: int) -> None:
+        scratch = guarded(
+            np.full(-(-contraction.scratch_bytes(kernel, target) // 64) * 64, 0xFF, np.uint8),
+            at_end=True,
+        )
+        function(*[array.ctypes.data for array in arrays], scratch.ctypes.data, low, high, rows)
+
+    call.loaded = loaded
+    return call
+
+
+def check(case: Case, target: host.Target, *, at_end: bool = True) -> list[np.ndarray]:
+    given = case.arrays()
+    expected, scales = oracle(case.kernel, given, case.low, case.high, case.rows)
+    arrays = [guarded(array, at_end=at_end) for array in given]
+    compiled(case.kernel, target, len(arrays))(arrays, case.low, case.high, case.rows)
+    written = {store.operand for store in case.kernel.stores}
+    for number, (array, right) in enumerate(zip(arrays, expected, strict=True)):
+        if number not in written:
+            assert np.array_equal(array, right.ravel())
+            continue
+        if array.dtype.kind in "iu":
+            assert np.array_equal(array, right.ravel())
+            continue
+        epsilon = EPSILON.get(str(array.dtype), 2.0**-8)
+        error = np.abs(array.astype(np.float64) - right.ravel().astype(np.float64))
+        limit = 8 * epsilon * (scales[number] + np.abs(right.ravel().astype(np.float64)))
+        worst = int(np.argmax(error - limit))
+        assert (error <= limit).all(), (worst, array[worst], right.ravel()[worst])
+    return arrays
+
+
+PRODUCTS = [
+    dot(5, 7, 9),
+    dot(1, 1, 1),
+    dot(8, 32, 16),
+    dot(8, 32, 16, kind="bias_relu"),
+    dot(23, 37, 11, kind="bias_relu"),
+    dot(17, 100, 65, kind="residual"),
+    dot(64, 48, 100),
+    dot(13, 200, 3),
+    dot(BATCH, 33, 20, rows=11, capacity=16, kind="bias_relu"),
+    dot(BATCH * 3, 33, 20, rows=5, capacity=7),
+    dot(30, 33, 20, part=(7, 19)),
+    dot(4, 40, 20, split=1, part=(3, 29)),
+    dot(4, 40, 20, split=2, part=(3, 17)),
+    dot(4, 40, 20, split=2, part=(3, 17), accumulate=True),
+    dot(9, 40, BATCH, rows=13, capacity=16, split=0, kind="momentum"),
+    dot(9, 40, BATCH, rows=13, capacity=16, split=2, accumulate=True),
+    dot(9, 40, BATCH, rows=0, capacity=16, split=0),
+    dot(12, 20, 6, batch=(2, 3), split=0),
+    dot(12, 20, 6, batch=(2, 3), split=1, part=(1, 3), kind="residual"),
+    dot(BATCH, 20, 6, batch=(2,), rows=3, capacity=4),
+    dot(19, 21, 40, a_transposed=True),
+    dot(19, 21, 40, b_transposed=True),
+    dot(19, 21, 40, a_transposed=True, b_transposed=True, kind="bias_relu"),
+    dot(100, 130, 300),
+    dot(19, 21, 40, dtype="float64", kind="bias_relu"),
+    dot(19, 21, 40, dtype="int32", inputs=("int8", "int8")),
+    dot(19, 21, 40, dtype="int32", inputs=("uint8", "int8")),
+    dot(19, 37, 40, inputs=("bfloat16", "bfloat16"), out_dtype="bfloat16"),
+    dot(19, 37, 40, inputs=("float16", "float32"), out_dtype="float16"),
+]
+
+CONVOLUTIONS = [
+    convolution(Geometry(BATCH, (8, 8), 5, 20), rows=2),
+    convolution(Geometry(BATCH, (28, 28), 1, 32), rows=2, kind="bias_relu"),
+    convolution(Geometry(BATCH, (13, 13), 32, 64), rows=3, capacity=4, kind="bias_relu"),
+    convolution(Geometry(BATCH, (5, 5), 8, 40), rows=3, part=(1, 3)),
+    convolution(Geometry(BATCH, (9, 7), 3, 17, padding=same(3)), rows=2),
+    convolution(Geometry(BATCH, (9, 7), 3, 17, padding=same(3)), rows=5, part=(2, 4)),
+    convolution(Geometry(BATCH, (9, 11), 16, 32, padding=same(3)), rows=2, kind="bias_relu"),
+    convolution(Geometry(BATCH, (14, 10), 3, 16, (7, 7), (2, 2), same(7)), rows=2),
+    convolution(Geometry(BATCH, (9, 9), 4, 16, strides=(2, 2), padding=((0, 1), (0, 1))), rows=2),
+    convolution(Geometry(BATCH, (9, 9), 4, 16, strides=(2, 3)), rows=2),
+    convolution(Geometry(BATCH, (12, 12), 4, 16, dilation=(2, 2)), rows=2),
+    convolution(Geometry(BATCH, (12, 12), 4, 16, padding=same(3, 2), dilation=(2, 2)), rows=2),
+    convolution(Geometry(BATCH, (12, 12), 4, 16, (1, 1)), rows=2, kind="residual"),
+    convolution(Geometry(BATCH, (12, 12), 4, 16, (1, 1), strides=(2, 2)), rows=2),
+    convolution(Geometry(BATCH, (8, 8), 8, 24, padding=same(3), groups=4), rows=2),
+    convolution(Geometry(BATCH, (8, 8), 6, 20, groups=2), rows=2),
+    convolution(Geometry(BATCH, (8, 9), 4, 16, (1, 3), padding=((0, 0), (1, 1))), rows=2),
+    convolution(Geometry(BATCH, (8, 9), 4, 16, (3, 3), padding=((0, 0), (1, 1))), rows=2),
+    convolution(Geometry(BATCH, (8, 9), 4, 16, (3, 2), padding=((1, 1), (0, 0))), rows=2),
+    convolution(Geometry(2, (8, 8), 3, 10, padding=same(3)), split=1, part=(2, 5)),
+    convolution(Geometry(3, (8, 8), 3, 40, padding=same(3)), split=3, part=(5, 39)),
+    convolution(Geometry(BATCH, (2, 2), 300, 1000, padding=same(3)), rows=2, kind="bias_relu"),
+]
+
+GRADIENTS = [
+    filter_gradient(Geometry(BATCH, (8, 8), 5, 20), rows=3, capacity=4, accumulate=True),
+    filter_gradient(Geometry(BATCH, (8, 8), 5, 20), rows=3, capacity=4),
+    filter_gradient(Geometry(BATCH, (9, 7), 5, 20, padding=same(3)), rows=3, accumulate=True),
+    filter_gradient(Geometry(BATCH, (9, 7), 5, 20, padding=same(3)), rows=3, kind="momentum"),
+    filter_gradient(
+        Geometry(BATCH, (9, 7), 16, 32, padding=same(3)), rows=3, split=2, part=(3, 13)
+    ),
+    filter_gradient(Geometry(BATCH, (9, 9), 4, 16, strides=(2, 2)), rows=2, split=0),
+    filter_gradient(Geometry(BATCH, (33, 31), 16, 32), rows=6, split=2, kind="momentum"),
+    filter_gradient(Geometry(BATCH, (33, 31), 16, 32), rows=6, part=(2, 5), accumulate=True),
+    filter_gradient(Geometry(BATCH, (12, 12), 3, 33, dilation=(2, 2)), rows=2, split=2),
+    input_gradient(Geometry(BATCH, (8, 8), 5, 20), rows=3, capacity=4),
+    input_gradient(Geometry(BATCH, (8, 8), 5, 20), rows=3, transposed=False),
+    input_gradient(Geometry(BATCH, (9, 11), 16, 24, padding=same(3)), rows=3, kind="residual"),
+    input_gradient(Geometry(BATCH, (12, 12), 3, 16, dilation=(2, 2)), rows=2),
+    depthwise(Geometry(BATCH, (9, 8), 20, 20), rows=2, kind="bias_relu"),
+    depthwise(Geometry(BATCH, (9, 8), 32, 32, padding=same(3)), rows=2),
+    depthwise(Geometry(BATCH, (9, 8), 7, 7, strides=(2, 2), padding=same(3)), rows=2),
+]
+
+CASES = [*PRODUCTS, *CONVOLUTIONS, *GRADIENTS]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_kernel_computes_its_specification(case, target):
+    check(case, target)
+
+
+@pytest.mark.parametrize("case", CASES[::3], ids=lambda case: case.name)
+def test_nothing_before_an_operand_is_read(case):
+    check(case, TARGETS[0], at_end=False)
