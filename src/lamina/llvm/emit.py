@@ -33,7 +33,7 @@ MEMORY = {
 REGISTER = {**MEMORY, "float16": FLOAT, "bfloat16": FLOAT, "bool": I1}
 """The LLVM type of an element in a register."""
 
-_BITS = {FLOAT: 32, DOUBLE: 64, I1: 1, I8: 8, I16: 16, I32: 32, I64: 64, POINTER: 64}
+_BITS = {"half": 16, FLOAT: 32, DOUBLE: 64, I1: 1, I8: 8, I16: 16, I32: 32, I64: 64, POINTER: 64}
 _MANGLED = {FLOAT: "f32", DOUBLE: "f64", POINTER: "p0"}
 ZEROS = 256  # bytes of the shared block of zeros that loads outside of a guard are sent to
 
@@ -606,6 +606,14 @@ class Emit:
         """A mask of the first `count` (i64, at least 0) lanes."""
         numbers = self.lane_numbers(lanes)
         return numbers.compare("slt", "", self.splat(self.resize(count, I32), lanes))
+
+    def any_lane(self, mask: Value) -> Value:
+        """Whether a mask holds in any lane."""
+        if mask.lanes == 1:
+            return mask
+        whole = f"i{mask.lanes}"
+        number = self.op(whole, f"bitcast {mask.type} {mask.text} to {whole}", mask.depth)
+        return number.differs(0)
 
     # --------------------------------------------------------------- memory
 
