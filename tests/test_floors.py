@@ -90,12 +90,11 @@ def imports(path: Path) -> list[tuple[str, str | None, int, bool]]:
     for node in ast.walk(tree):
         top = id(node) not in deferred
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                found.append((alias.name, None, node.lineno, top))
+            found.extend((alias.name, None, node.lineno, top) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            for alias in node.names:
-                found.append((node.module or "", alias.name, node.lineno, top))
+            module = node.module or ""
+            found.extend((module, alias.name, node.lineno, top) for alias in node.names)
     return found
 
 

@@ -104,26 +104,32 @@ def _ink(grey: np.ndarray) -> np.ndarray:
 
 
 def _paper(grey: np.ndarray) -> np.ndarray:
-    """The paper's brightness as a quadratic surface, fitted to the pixels that are no ink."""
+    """The paper's brightness as a smooth surface: along the picture's edge most of it is paper."""
     y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in grey.shape), indexing="ij")
-    basis = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], -1).reshape(-1, 6)
-    values = grey.ravel()
-    # Ink mostly covers less than half of the picture, so the median is paper.
-    surface = np.full_like(values, np.median(values))
-    cut = _threshold(grey)
-    dark = grey <= cut
-    contrast = _share_of_variance(grey, dark)
-    if 0.3 < dark.mean() < 0.7 and contrast > 0.8:
-        # A tightly cropped thick digit: paper is what there is more of along the edge.
-        edge = np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]])
-        paper = dark if edge.mean() > 0.5 else ~dark
-        return np.full_like(grey, np.median(grey[paper]))
-    for _ in range(8):
-        rest = np.abs(values - surface)
-        near = rest <= max(2.0 * np.median(rest), 4.0)
-        fitted, *_ = np.linalg.lstsq(basis[near], values[near], rcond=None)
+    basis = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], -1)
+    edge, plane = _edge(grey), _edge(basis)[:, :3]
+    weights = np.ones(len(edge))
+    for _ in range(20):
+        # Least absolute deviations, which a stroke that touches the edge does not pull away.
+        fitted, *_ = np.linalg.lstsq(plane * weights[:, None], edge * weights, rcond=None)
+        rest = np.abs(edge - plane @ fitted)
+        weights = 1.0 / np.sqrt(np.maximum(rest, 1.0))
+    surface = basis[..., :3] @ fitted
+    # The inside is paper too where it is like that; a shadow bends the surface a little.
+    tolerance = max(3.0 * float(np.median(rest)), 6.0)
+    for _ in range(4):
+        near = np.abs(grey - surface) <= tolerance
+        if near.mean() < 0.2:
+            break
+        fitted, *_ = np.linalg.lstsq(basis[near], grey[near], rcond=None)
         surface = basis @ fitted
-    return surface.reshape(grey.shape)
+    paper: np.ndarray = surface
+    return paper
+
+
+def _edge(grid: np.ndarray) -> np.ndarray:
+    """The pixels along the four sides."""
+    return np.concatenate([grid[0], grid[-1], grid[:, 0], grid[:, -1]])
 
 
 def _threshold(ink: np.ndarray) -> float:
@@ -135,15 +141,7 @@ def _threshold(ink: np.ndarray) -> float:
     sums = np.cumsum(counts * centres)
     with np.errstate(invalid="ignore", divide="ignore"):
         contrast = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    return float(edges[1:][np.nanargmax(contrast[:-1])])
-
-
-def _share_of_variance(grey: np.ndarray, dark: np.ndarray) -> float:
-    """How much of the variance lies between the dark and the light pixels, from 0 to 1."""
-    if dark.all() or not dark.any():
-        return 0.0
-    within = dark.mean() * grey[dark].var() + (~dark).mean() * grey[~dark].var()
-    return float(1.0 - within / grey.var())
+    return float(edges[1:][np.argmax(np.nan_to_num(contrast, nan=-1.0))])
 
 
 def _pieces(mask: np.ndarray) -> np.ndarray:

@@ -78,7 +78,7 @@ def _eight_bits(picture: Any, pillow: Any) -> Any:
     values = np.asarray(picture, np.float64)
     low, high = float(values.min()), float(values.max())
     scaled = (values - low) * (255.0 / (high - low) if high > low else 0.0)
-    return pillow.fromarray(scaled.astype(np.uint8))
+    return pillow.fromarray(np.rint(scaled).astype(np.uint8))
 
 
 def img_to_array(img: Any, data_format: str | None = None, dtype: str | None = None) -> np.ndarray:
