@@ -72,7 +72,7 @@ class BodyBuilder:
         self.axes = axes
         self.operands = operands
         self.memory = memory
-        self.local = local or {}
+        self.local = {} if local is None else local
         self.inside = frozenset(inside)
         self.instructions: list[Instruction] = []
         self._positions: dict[Instruction, int] = {}

@@ -107,7 +107,7 @@ class _Planner:
         self._connect()
         for step in self.steps:
             self._earliest(step)
-        self._sink_rows()
+        self._sink()
         self._settle_updates()
         phases = self._phases()
         private = self._choose_private(phases)
@@ -141,22 +141,25 @@ class _Planner:
                     phase = max(phase, writer.phase + barrier(writer, step, buffer))
         step.phase = phase
 
-    def _sink_rows(self) -> None:
-        """Run tasks over rows as late as their readers allow, so that phases merge."""
+    def _sink(self) -> None:
+        """Run everything as late as its readers allow, so that phases merge.
+
+        What nothing reads ends with the last phase, unless it is a row task: its inputs would
+        have to outlive their loop.
+        """
         last = max((step.phase for step in self.steps), default=0)
         order = {id(step): i for i, step in enumerate(self.steps)}
         for step in reversed(self.steps):
-            if step.mode not in ("rows", "parts"):
-                continue
-            latest = None
-            for buffer in step.written_buffers():
-                touching = [*self.readers.get(buffer, ()), *self.writers.get(buffer, ())]
-                for other in touching:
-                    if order[id(other)] > order[id(step)]:
-                        bound = other.phase - barrier(step, other, buffer)
-                        latest = bound if latest is None else min(latest, bound)
-            if latest is not None:
-                step.phase = max(step.phase, min(latest, last))
+            bounds = [
+                other.phase - barrier(step, other, buffer)
+                for buffer in step.written_buffers()
+                for other in (*self.readers.get(buffer, ()), *self.writers.get(buffer, ()))
+                if order[id(other)] > order[id(step)]
+            ]
+            if bounds:
+                step.phase = max(step.phase, min(bounds))
+            elif step.mode in ("units", "single"):
+                step.phase = last
 
     # ------------------------------------------------------------------ state
 
@@ -210,7 +213,29 @@ class _Planner:
         for step in self.steps:
             rows = step.mode in ("rows", "parts")
             (phases[step.phase].rows if rows else phases[step.phase].shared).append(step)
+        for phase in phases:
+            phase.rows = self._sums_early(phase.rows)
         return phases
+
+    @staticmethod
+    def _sums_early(steps: list[Step]) -> list[Step]:
+        """Take each sum over the batch as soon as its terms are there, while they are in cache."""
+        left = {buffer for step in steps for buffer in step.written_buffers()}
+        sums = [step for step in steps if step.mode == "parts"]
+        ordered: list[Step] = []
+
+        def ready(step: Step) -> bool:
+            return not any(b in left for b in step.read_buffers() if not b.parts)
+
+        for step in steps:
+            if step.mode == "parts":
+                continue
+            ordered.append(step)
+            left.difference_update(step.written_buffers())
+            now = [candidate for candidate in sums if ready(candidate)]
+            ordered.extend(now)
+            sums = [candidate for candidate in sums if candidate not in now]
+        return ordered + sums
 
     def _choose_private(self, phases: list[Phase]) -> set[Buffer]:
         """Values written and read by one loop over rows alone, the batch on their first axis."""
