@@ -41,7 +41,7 @@ class Op:
     def infer(self, *types: Any) -> Type | tuple[Type, ...]:
         raise NotImplementedError(f"{type(self).__name__} has no shape rule")
 
-    def vjp(self, gradient: Any, out: Node, *inputs: Node) -> Vjp:
+    def vjp(self, gradient: Any, out: Node, *inputs: Any) -> Vjp:
         raise NotImplementedError(f"{type(self).__name__} has no gradient")
 
     def numpy(self, *arrays: Any) -> Any:

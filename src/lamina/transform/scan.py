@@ -1,0 +1,262 @@
+"""The gradient of a loop over time.
+
+The backward pass of a `Scan` is another one that runs the other way. The forward loop is run
+again with more results, the values that the backward pass would find expensive to recompute: the
+carries that each step began with, and the results of contractions. (A later pass merges the two
+forward loops into one.) The gradient of a constant is a sum over time; where each term is a
+product of two values of the step, both leave the loop and one `Dot` contracts time and batch
+together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from lamina.ir.contractions import (
+    Conv,
+    ConvFilterGrad,
+    ConvInputGrad,
+    Dot,
+    Window,
+    WindowGrad,
+    dot,
+)
+from lamina.ir.control import Body, Composite, Cond, Scan, While, scan
+from lamina.ir.elementary import Map, Reduce, reduce_sum
+from lamina.ir.graph import Node, Pick, input_node, rewrite, toposort
+from lamina.ir.movement import Transpose, transpose
+from lamina.ir.order import Sort, TopK
+from lamina.ir.scalar import add, zeros_like
+from lamina.types import Type
+
+Gradients = list[Node | None]
+Differentiate = Callable[[Sequence[Node], Sequence[Node | None], Sequence[Node]], Gradients]
+
+# Worth storing for every step rather than computing again in the backward pass.
+EXPENSIVE = (
+    Conv,
+    ConvFilterGrad,
+    ConvInputGrad,
+    Composite,
+    Cond,
+    Dot,
+    Scan,
+    Sort,
+    TopK,
+    While,
+    Window,
+    WindowGrad,
+)
+
+
+@dataclass
+class _Stack:
+    """Values of a step that leave the loop, each stacked over time once."""
+
+    nodes: list[Node] = field(default_factory=list)
+
+    def place(self, node: Node) -> int:
+        if node not in self.nodes:
+            self.nodes.append(node)
+        return self.nodes.index(node)
+
+
+def depends(roots: Iterable[Node], on: Iterable[Node]) -> set[Node]:
+    """All nodes below the roots that read one of `on`, those themselves included."""
+    found = set(on)
+    for node in toposort(roots):
+        if any(parent in found for parent in node.inputs):
+            found.add(node)
+    return found
+
+
+def terms(node: Node) -> list[Node]:
+    """The summands of a sum."""
+    found, stack = [], [node]
+    while stack:
+        top = stack.pop()
+        if isinstance(top.op, Map) and top.op.fn == "add":
+            stack.extend(reversed(top.inputs))
+        else:
+            found.append(top)
+    return found
+
+
+def stacked(node: Node, length: int) -> Type:
+    return Type((length, *node.shape), node.dtype)
+
+
+def scan_gradient(
+    node: Node, slots: Gradients, needed: Sequence[bool], differentiate: Differentiate
+) -> Gradients:
+    """The gradients of a scan's inputs: carries, elements, constants.
+
+    slots   the gradient of each result, None for zero
+    needed  for each input, whether its gradient is asked for
+    """
+    op = node.op
+    assert isinstance(op, Scan)
+    body, count = op.body, op.carries
+    flowing = [slot is not None for slot in slots[:count]]
+    active = _active(op, needed)
+    parameters = [p for p, a in zip(body.parameters, active, strict=True) if a]
+
+    feeds = [input_node(root.type) for root in body.results]
+    while True:  # until no further carry receives a gradient from a later step
+        arriving = [
+            feed if (flowing[k] if k < count else slots[k] is not None) else None
+            for k, feed in enumerate(feeds)
+        ]
+        found = iter(differentiate(body.results, arriving, parameters))
+        inner = [next(found) if a else None for a in active]
+        more = [held or inner[k] is not None for k, held in enumerate(flowing)]
+        if more == flowing:
+            break
+        flowing = more
+
+    carried = [k for k in range(count) if flowing[k]]
+    inner_carry, inner_elements, inner_constants = op.split(inner)
+    stack = _Stack()
+    element_places = [None if g is None else stack.place(g) for g in inner_elements]
+    late = [_leaving(g, stack) for g in inner_constants]
+    sums = [(k, _together(rest)) for k, (_, rest) in enumerate(late) if rest]
+    carry_results = [
+        zeros_like(feeds[k]) if inner_carry[k] is None else inner_carry[k] for k in carried
+    ]
+    totals = [input_node(value.type) for _, value in sums]
+    results = [
+        *(result for result in carry_results if result is not None),
+        *(add(total, value) for total, (_, value) in zip(totals, sums, strict=True)),
+        *stack.nodes,
+    ]
+
+    saved = _saved(body, results, {feed for feed in feeds})
+    forward = scan(
+        Body(body.parameters, (*body.results, *saved)),
+        op.length,
+        *op.split(node.inputs),
+        reverse=op.reverse,
+    )[len(body.results) :]
+    own_carry, own_elements, own_constants = op.split(body.parameters)
+    restored = {value: input_node(value.type) for value in saved if value not in own_carry}
+    results = rewrite(results, lambda same: same, dict(restored))
+
+    given = [k for k in range(count, len(feeds)) if slots[k] is not None]
+    element_parameters = [
+        *(feeds[k] for k in given),
+        *(value if value in own_carry else restored[value] for value in saved),
+        *own_elements,
+    ]
+    _, elements, constants = op.split(node.inputs)
+    given_slots = [slot for slot in slots[count:] if slot is not None]
+    first = [zeros_like(node.inputs[k]) if slots[k] is None else slots[k] for k in carried]
+    back = scan(
+        Body(
+            (*(feeds[k] for k in carried), *totals, *element_parameters, *own_constants),
+            tuple(results),
+        ),
+        op.length,
+        [*(slot for slot in first if slot is not None), *(zeros_like(total) for total in totals)],
+        [*given_slots, *forward, *elements],
+        constants,
+        reverse=not op.reverse,
+    )
+    last, back_sums = back[: len(carried)], back[len(carried) : len(carried) + len(sums)]
+    outside = back[len(carried) + len(sums) :]
+
+    result: Gradients = [None] * len(node.inputs)
+    for k, value in zip(carried, last, strict=True):
+        result[k] = value
+    for k, place in enumerate(element_places):
+        result[count + k] = None if place is None else outside[place]
+    accumulated = {k: value for (k, _), value in zip(sums, back_sums, strict=True)}
+    for k, (leaving, _) in enumerate(late):
+        parts = [finish(outside) for finish in leaving]
+        parts += [accumulated[k]] if k in accumulated else []
+        result[count + op.elements + k] = _together(parts) if parts else None
+    return result
+
+
+def _active(op: Scan, needed: Sequence[bool]) -> list[bool]:
+    """Which parameters of the body an asked-for gradient can flow through."""
+    active = list(needed)
+    parameters = op.body.parameters
+    while True:
+        touched = depends(
+            op.body.results, [p for p, a in zip(parameters, active, strict=True) if a]
+        )
+        more = [
+            a or (k < op.carries and op.body.results[k] in touched) for k, a in enumerate(active)
+        ]
+        if more == active:
+            return [a and p.type.is_float for a, p in zip(active, parameters, strict=True)]
+        active = more
+
+
+def _together(parts: Sequence[Node]) -> Node:
+    total = parts[0]
+    for part in parts[1:]:
+        total = add(total, part)
+    return total
+
+
+Finish = Callable[[Sequence[Node]], Node]
+
+
+def _leaving(gradient: Node | None, stack: _Stack) -> tuple[list[Finish], list[Node]]:
+    """Cut a constant's gradient into what is done after the loop, and what is summed inside it."""
+    if gradient is None:
+        return [], []
+    leaving: list[Finish] = []
+    rest: list[Node] = []
+    for term in terms(gradient):
+        finish = _outside(term, stack)
+        if finish is None:
+            rest.append(term)
+        else:
+            leaving.append(finish)
+    return leaving, rest
+
+
+def _outside(term: Node, stack: _Stack) -> Finish | None:
+    """How to sum this term over time after the loop, from values stacked by the loop."""
+    match term.op:
+        case Dot(batch=batch, contract=contract, out_dtype=dtype):
+            left, right = (stack.place(x) for x in term.inputs)
+            return lambda outside: dot(
+                outside[left],
+                outside[right],
+                contract=[(0, 0), *((i + 1, j + 1) for i, j in contract)],
+                batch=[(i + 1, j + 1) for i, j in batch],
+                out_dtype=dtype,
+            )
+        case Transpose(perm=perm):
+            inner = _outside(term.inputs[0], stack)
+            return None if inner is None else lambda outside: transpose(inner(outside), perm)
+        case Reduce(kind="sum", axes=axes):
+            place = stack.place(term.inputs[0])
+            return lambda outside: reduce_sum(outside[place], [0, *(axis + 1 for axis in axes)])
+    return None
+
+
+def _saved(body: Body, results: Sequence[Node], feeds: set[Node]) -> list[Node]:
+    """What the backward pass reads of the forward one: carries, and what is expensive."""
+    forward = set(body.nodes()) - set(body.parameters)
+    found: list[Node] = []
+    seen: set[Node] = set()
+    pending = list(results)
+    carries = set(body.parameters)
+    while pending:
+        node = pending.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        source = node.inputs[0] if isinstance(node.op, Pick) else node
+        if (
+            node in forward and isinstance(source.op, EXPENSIVE) and len(node.types) == 1
+        ) or node in carries:
+            found.append(node)
+        else:
+            pending.extend(node.inputs)
+    return found
