@@ -96,9 +96,8 @@ def _sign(emit: Emit, x: Value) -> Value:
 
 def _floor_divide(emit: Emit, x: Value, y: Value) -> Value:
     """NumPy's: the quotient that goes with `_modulo`."""
-    plain = x / y
     whole = elementary.floor(emit, (x - _modulo(emit, x, y)) / y + 0.5)
-    return emit.select(y.equal(0.0) | ~(emit.abs(plain) < float("inf")), plain, whole)
+    return emit.select(y.equal(0.0), x / y, whole)
 
 
 def _modulo(emit: Emit, x: Value, y: Value) -> Value:
