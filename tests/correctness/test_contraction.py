@@ -59,9 +59,8 @@ def guarded(array: np.ndarray, *, at_end: bool) -> np.ndarray:
 def compiled(kernel: Contraction, target: host.Target, operands: int):
     """The kernel as a Python function of arrays, scratch, low, high and rows."""
     module = Module(target)
-    contraction.build(kernel, "kernel", module, target)
-    text = module.text().replace("define internal", "define")
-    loaded = engine.load(engine.compile_text(text, target), target)
+    contraction.build(kernel, "kernel", module)
+    loaded = engine.load(engine.compile_text(module.text(), target), target)
     kinds = [ctypes.c_void_p] * (operands + 1) + [ctypes.c_int64] * 3
     function = ctypes.CFUNCTYPE(None, *kinds)(loaded.address("kernel"))
 

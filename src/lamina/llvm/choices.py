@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lamina.llvm.host import Target
+from lamina.llvm.emit import Target
 from lamina.types import Dimension
 
 # ------------------------------------------------------------------------- contractions
@@ -171,7 +171,7 @@ LOOKUP_COST = 2
 LARGEST_TREE = 80
 LARGEST_GROUP = 12
 # Operations below which a kernel without a batch axis is left to one thread.
-SMALLEST_SHARED_WORK = 20_000
+SMALLEST_SHARED_WORK = 2048
 # Operations of a whole step below which one thread is faster than several.
 SMALLEST_THREADED_STEP = 2_000_000.0
 # Bytes of private memory that one block of rows may take: most of a core's second cache.

@@ -10,8 +10,7 @@ import functools
 from collections.abc import Callable
 
 from lamina.llvm import choices
-from lamina.llvm.emit import I64, POINTER, Emit, Index, Module, Place, Value, index
-from lamina.llvm.host import Target
+from lamina.llvm.emit import I64, POINTER, Emit, Index, Module, Place, Target, Value, index
 from lamina.llvm.kernel import Contraction
 from lamina.llvm.kernels.halo import SCRATCH, copy_image
 from lamina.llvm.kernels.schedule import COLUMNS, COPY, Block, Schedule, schedule
@@ -28,22 +27,27 @@ def _schedule(kernel: Contraction, target: Target) -> Schedule:
 
 
 def scratch_bytes(kernel: Contraction, target: Target) -> int:
-    """How much scratch a call of the kernel needs, aligned to 64 bytes."""
+    """How much scratch, aligned to 64 bytes, a call of the kernel needs."""
     return _schedule(kernel, target).scratch_bytes
 
 
-def build(kernel: Contraction, name: str, module: Module, target: Target) -> None:
-    """Write the function `name` for a contraction into `module`."""
-    plan = _schedule(kernel, target)
-    count = 1 + max(
+def operands(kernel: Contraction) -> int:
+    """How many pointers stand before `scratch` in the arguments of the kernel's function."""
+    return 1 + max(
         kernel.a.operand,
         kernel.b.operand,
         *(store.operand for store in kernel.stores),
         *(getattr(one, "operand", 0) for one in kernel.body),
     )
+
+
+def build(kernel: Contraction, name: str, module: Module) -> None:
+    """Write the function `name` for a contraction into the module."""
+    plan = _schedule(kernel, module.target)
+    count = operands(kernel)
     parameters = [(POINTER, f"operand{number}") for number in range(count)]
     parameters += [(POINTER, "scratch"), (I64, "low"), (I64, "high"), (I64, "rows")]
-    emit = module.function(name, parameters, internal=True)
+    emit = module.function(name, parameters)
     _Loops(emit, plan, count).write()
     emit.finish()
 
