@@ -1,0 +1,296 @@
+"""Convolutions and pooling over one, two or three spatial axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lamina import config
+from lamina.errors import BatchError, ShapeError, layout
+from lamina.ir import contractions
+from lamina.ir.graph import apply
+from lamina.ops.dispatch import operation
+from lamina.ops.nn import floating
+from lamina.ops.reductions import max as max_of
+from lamina.ops.reductions import mean as mean_of
+from lamina.ops.shaping import concatenate, expand_dims, pad, transpose
+from lamina.tensor import Tensor, operands
+from lamina.types import Batch
+
+Pairs = tuple[tuple[int, int], ...]
+
+
+def per_axis(value: Any, count: int, what: str) -> tuple[int, ...]:
+    """One number for all spatial axes, or one each."""
+    numbers = (value,) * count if isinstance(value, int) else tuple(int(v) for v in value)
+    if len(numbers) != count or any(number < 1 for number in numbers):
+        raise ShapeError(f"{what} must be a positive integer or {count} of them, got {value!r}")
+    return numbers
+
+
+def _to_last(x: Tensor, data_format: str | None) -> tuple[Tensor, bool]:
+    """x with its channels on the last axis, and whether they were on axis 1."""
+    form = data_format or config.image_data_format()
+    if form not in ("channels_last", "channels_first"):
+        raise ShapeError(f"data_format is 'channels_last' or 'channels_first', got {form!r}")
+    if form == "channels_last":
+        return x, False
+    return transpose(x, (0, *range(2, x.ndim), 1)), True
+
+
+def _from_last(x: Tensor, first: bool) -> Tensor:
+    return transpose(x, (0, x.ndim - 1, *range(1, x.ndim - 1))) if first else x
+
+
+def _static(x: Tensor, what: str) -> tuple[int, ...]:
+    """The spatial sizes and channels; the batch may only stand on axis 0."""
+    sizes = x.shape[1:]
+    if any(isinstance(size, Batch) for size in sizes):
+        raise BatchError(f"{what}: the batch of {x.node.type} must be axis 0")
+    return sizes  # type: ignore[return-value]  # checked
+
+
+def padding_of(
+    padding: Any,
+    image: Sequence[int],
+    size: Sequence[int],
+    strides: Sequence[int],
+    dilation: Sequence[int] | None = None,
+) -> Pairs:
+    """(before, after) for each spatial axis: of "valid", "same", "causal", numbers or pairs.
+
+    "same" gives ceil(n / stride) positions, and puts the odd cell behind, as TensorFlow does.
+    """
+    dilations = dilation or (1,) * len(size)
+    if not isinstance(padding, str):
+        pairs = [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
+        return tuple((int(low), int(high)) for low, high in pairs)
+    kind = padding.lower()
+    if kind == "valid":
+        return ((0, 0),) * len(size)
+    result = []
+    for n, k, stride, spread in zip(image, size, strides, dilations, strict=True):
+        reach = (k - 1) * spread + 1
+        if kind == "causal":
+            result.append((reach - 1, 0))
+            continue
+        if kind != "same":
+            raise ShapeError(f"padding is 'valid', 'same' or 'causal', got {padding!r}")
+        total = max((-(-n // stride) - 1) * stride + reach - n, 0)
+        result.append((total // 2, total - total // 2))
+    return tuple(result)
+
+
+@operation
+def conv(
+    inputs: Any,
+    kernel: Any,
+    strides: Any = 1,
+    padding: Any = "valid",
+    data_format: str | None = None,
+    dilation_rate: Any = 1,
+) -> Tensor:
+    """Convolution (without flipping the kernel) over 1, 2 or 3 spatial axes.
+
+    inputs (B, spatial..., C), kernel (spatial..., C / groups, F). Returns (B, spatial..., F).
+    The number of groups follows from the kernel.
+    """
+    a, b = (Tensor(node) for node in operands(inputs, kernel, floating=True))
+    x, first = _to_last(a, data_format)
+    count = b.ndim - 2
+    if x.ndim != b.ndim:
+        raise ShapeError(
+            layout(
+                f"conv: the inputs must have {b.ndim} axes (batch, {count} spatial, channels).",
+                [("inputs", str(a.node.type)), ("kernel", str(b.node.type))],
+            )
+        )
+    *image, channels = _static(x, "conv")
+    *size, per_group, _ = (int(s) for s in b.shape)  # type: ignore[arg-type]
+    if channels % per_group:
+        raise ShapeError(
+            layout(
+                f"conv: the kernel takes {per_group} channels a group, got {channels}.",
+                [("inputs", str(a.node.type)), ("kernel", str(b.node.type))],
+            )
+        )
+    stride = per_axis(strides, count, "strides")
+    dilation = per_axis(dilation_rate, count, "dilation_rate")
+    pads = padding_of(padding, image, size, stride, dilation)
+    groups = channels // per_group
+    return _from_last(
+        Tensor(contractions.conv(x.node, b.node, stride, pads, dilation, groups)), first
+    )
+
+
+@operation
+def depthwise_conv(
+    inputs: Any,
+    kernel: Any,
+    strides: Any = 1,
+    padding: Any = "valid",
+    data_format: str | None = None,
+    dilation_rate: Any = 1,
+) -> Tensor:
+    """Each channel convolved by itself: kernel (spatial..., C, M), result (B, spatial..., C M)."""
+    w = floating(kernel)
+    *size, channels, multiplier = w.shape
+    grouped = w.reshape((*size, 1, channels * multiplier))  # type: ignore[operator]
+    return conv(inputs, grouped, strides, padding, data_format, dilation_rate)
+
+
+@operation
+def separable_conv(
+    inputs: Any,
+    depthwise_kernel: Any,
+    pointwise_kernel: Any,
+    strides: Any = 1,
+    padding: Any = "valid",
+    data_format: str | None = None,
+    dilation_rate: Any = 1,
+) -> Tensor:
+    """A depthwise convolution, then one by a kernel of size 1 that mixes the channels."""
+    middle = depthwise_conv(inputs, depthwise_kernel, strides, padding, data_format, dilation_rate)
+    return conv(middle, pointwise_kernel, 1, "valid", data_format, 1)
+
+
+def transposed_sizes(
+    image: Sequence[int],
+    size: Sequence[int],
+    strides: Sequence[int],
+    padding: str,
+    output_padding: Any,
+    dilation: Sequence[int],
+) -> tuple[tuple[int, ...], Pairs]:
+    """Spatial sizes of a transposed convolution, and the padding of the convolution it undoes."""
+    extra = (
+        (None,) * len(size)
+        if output_padding is None
+        else (output_padding,) * len(size)
+        if isinstance(output_padding, int)
+        else tuple(output_padding)
+    )
+    sizes, pads = [], []
+    for n, k, stride, more, spread in zip(image, size, strides, extra, dilation, strict=True):
+        reach = (k - 1) * spread + 1
+        if more is None:
+            length = n * stride + (max(reach - stride, 0) if padding == "valid" else 0)
+            low = 0 if padding == "valid" else max(reach - stride, 0) // 2
+        else:
+            low = 0 if padding == "valid" else reach // 2
+            length = (n - 1) * stride + reach - 2 * low + more
+        sizes.append(length)
+        # The convolution from `length` cells must have exactly n positions.
+        pads.append((low, (n - 1) * stride + reach - length - low))
+    return tuple(sizes), tuple(pads)
+
+
+@operation
+def conv_transpose(
+    inputs: Any,
+    kernel: Any,
+    strides: Any = 1,
+    padding: str = "valid",
+    output_padding: Any = None,
+    data_format: str | None = None,
+    dilation_rate: Any = 1,
+) -> Tensor:
+    """The transpose (not the inverse) of a convolution: what its input gradient computes.
+
+    inputs (B, spatial..., C), kernel (spatial..., F, C). Returns (B, larger spatial..., F).
+    """
+    a, b = (Tensor(node) for node in operands(inputs, kernel, floating=True))
+    x, first = _to_last(a, data_format)
+    count = b.ndim - 2
+    if x.ndim != b.ndim or x.shape[-1] != b.shape[-1]:
+        raise ShapeError(
+            layout(
+                "conv_transpose: the kernel (spatial..., out, in) does not fit the inputs.",
+                [("inputs", str(a.node.type)), ("kernel", str(b.node.type))],
+            )
+        )
+    *image, _ = _static(x, "conv_transpose")
+    size = [int(s) for s in b.shape[:count]]  # type: ignore[arg-type]
+    stride = per_axis(strides, count, "strides")
+    dilation = per_axis(dilation_rate, count, "dilation_rate")
+    sizes, pads = transposed_sizes(image, size, stride, padding.lower(), output_padding, dilation)
+    # A negative padding behind means that the last cells of the result get nothing.
+    cut = tuple(max(-high, 0) for _, high in pads)
+    held = tuple((low, max(high, 0)) for low, high in pads)
+    inside = tuple(length - less for length, less in zip(sizes, cut, strict=True))
+    op = contractions.ConvInputGrad(inside, stride, held, dilation, 1)
+    result = Tensor(apply(op, x.node, b.node))
+    if any(cut):
+        result = _longer(result, cut)
+    return _from_last(result, first)
+
+
+def _longer(x: Tensor, by: tuple[int, ...]) -> Tensor:
+    """x with zeros behind each spatial axis."""
+    return pad(x, ((0, 0), *((0, more) for more in by), (0, 0)))
+
+
+def _pool(
+    kind: str, inputs: Any, pool_size: Any, strides: Any, padding: str, data_format: str | None
+) -> Tensor:
+    x, first = _to_last(floating(inputs), data_format)
+    count = x.ndim - 2
+    size = per_axis(pool_size, count, "pool_size")
+    stride = size if strides is None else per_axis(strides, count, "strides")
+    *image, _ = _static(x, f"{kind} pooling")
+    pads = padding_of(padding, image, size, stride)
+    return _from_last(Tensor(contractions.window(x.node, kind, size, stride, pads)), first)
+
+
+@operation
+def max_pool(
+    inputs: Any,
+    pool_size: Any,
+    strides: Any = None,
+    padding: str = "valid",
+    data_format: str | None = None,
+) -> Tensor:
+    """The largest element of each window; strides default to the window's size."""
+    return _pool("max", inputs, pool_size, strides, padding, data_format)
+
+
+@operation
+def average_pool(
+    inputs: Any,
+    pool_size: Any,
+    strides: Any = None,
+    padding: str = "valid",
+    data_format: str | None = None,
+) -> Tensor:
+    """The mean of each window; padding does not count."""
+    return _pool("mean", inputs, pool_size, strides, padding, data_format)
+
+
+def _adaptive(kind: str, inputs: Any, output_size: Any, data_format: str | None) -> Tensor:
+    x, first = _to_last(floating(inputs), data_format)
+    count = x.ndim - 2
+    wanted = per_axis(output_size, count, "output_size")
+    *image, _ = _static(x, "adaptive pooling")
+    reduce = max_of if kind == "max" else mean_of
+    for axis, (n, parts) in enumerate(zip(image, wanted, strict=True), start=1):
+        lead = (slice(None),) * axis
+        if n % parts == 0:
+            shape = (*x.shape[:axis], parts, n // parts, *x.shape[axis + 1 :])
+            x = reduce(x.reshape(shape), axis + 1)
+            continue
+        bounds = [(i * n // parts, -(-(i + 1) * n // parts)) for i in range(parts)]
+        pieces = [reduce(x[(*lead, slice(low, high))], axis) for low, high in bounds]
+        x = concatenate([expand_dims(piece, axis) for piece in pieces], axis)
+    return _from_last(x, first)
+
+
+@operation
+def adaptive_average_pool(inputs: Any, output_size: Any, data_format: str | None = None) -> Tensor:
+    """Means over windows that are laid out so that exactly `output_size` come out."""
+    return _adaptive("mean", inputs, output_size, data_format)
+
+
+@operation
+def adaptive_max_pool(inputs: Any, output_size: Any, data_format: str | None = None) -> Tensor:
+    """Maxima over windows that are laid out so that exactly `output_size` come out."""
+    return _adaptive("max", inputs, output_size, data_format)
