@@ -10,14 +10,15 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from lamina import config
-from lamina.executor import Executable
+from lamina.errors import ShapeError, layout
+from lamina.executor import Array, Executable
 from lamina.ir.program import Program
 from lamina.llvm import cache, choices, engine, fuse, host, pool
+from lamina.llvm.control import write_out
 from lamina.llvm.fingerprint import fingerprint
 from lamina.llvm.host import Target
 from lamina.llvm.lower import Lowered, lower
@@ -38,7 +39,7 @@ from lamina.llvm.step import (
     step_text,
 )
 from lamina.transform.simplify import simplify
-from lamina.types import numpy_dtype
+from lamina.types import Type, numpy_dtype, static_shape
 
 CALL_NANOSECONDS = 100_000_000
 _ALIGNMENT = 4096
@@ -85,6 +86,7 @@ def generate(
     """The LLVM text of a program's step, and the memory it needs."""
     parts = choices.parts(capacity)
     simple = simplify(program)
+    simple = simple.with_roots(write_out(simple.roots))
     lowered = lower(simple, capacity, parts)
     planned = plan(lowered, capacity, parts, apart=apart)
     step = step_text(simple, planned, lowered.inputs, target)
@@ -137,65 +139,109 @@ class LlvmExecutable(Executable):
         self._free: list[_Areas] = []
         self._lock = threading.Lock()
 
-    def run(
-        self, inputs: Sequence[np.ndarray], states: Sequence[np.ndarray], rows: int
-    ) -> list[np.ndarray]:
-        """One step on `rows` rows; states are updated in place, outputs returned."""
-        outputs = [self._output(node.type, rows) for node in self.program.outputs]
+    def __call__(self, inputs: Sequence[Array], states: Sequence[Array]) -> list[Array]:
+        arrays, rows = self.checked(inputs, states)
+        nodes = self.program.outputs
+        outputs = [self._room(node.type, rows) for node in nodes]
         fed = [
-            self._roomy(array, node.type)
-            for array, node in zip(inputs, self.program.inputs, strict=True)
+            self._padded(array, node.type)
+            for array, node in zip(arrays, self.program.inputs, strict=True)
         ]
         self._call(fed, states, outputs, rows, rows, None, 0, 1, None)
         return [
             self._trimmed(array, node.type, rows)
-            for array, node in zip(outputs, self.program.outputs, strict=True)
+            for array, node in zip(outputs, nodes, strict=True)
         ]
 
-    def _output(self, type: Any, rows: int) -> np.ndarray:
-        room = rows if type.batch_axis in (None, 0) else self.capacity
-        return np.empty(type.at(room).shape, numpy_dtype(type.dtype))
+    def _room(self, type: Type, rows: int) -> Array:
+        """Memory for an output as the kernels address it."""
+        there = rows if type.batch_axis in (None, 0) else self.capacity
+        return np.empty(static_shape(type.shape, there), numpy_dtype(type.dtype))
 
-    def _roomy(self, array: np.ndarray, type: Any) -> np.ndarray:
-        """An input as the kernels address it: rows contiguous, or padded to the capacity."""
-        array = np.ascontiguousarray(array, numpy_dtype(type.dtype))
+    def _padded(self, array: Array, type: Type) -> Array:
+        """An input as the kernels address it: contiguous, or padded to the capacity."""
         if type.batch_axis in (None, 0):
-            return array
-        wide = np.zeros(type.at(self.capacity).shape, array.dtype)
+            return np.ascontiguousarray(array)
+        wide = np.zeros(static_shape(type.shape, self.capacity), array.dtype)
         wide[tuple(slice(0, size) for size in array.shape)] = array
         return wide
 
-    def _trimmed(self, array: np.ndarray, type: Any, rows: int) -> np.ndarray:
+    @staticmethod
+    def _trimmed(array: Array, type: Type, rows: int) -> Array:
         if type.batch_axis in (None, 0):
             return array
-        return array[tuple(slice(0, size) for size in type.at(rows).shape)].copy()
+        return array[tuple(slice(0, size) for size in static_shape(type.shape, rows))].copy()
 
-    def run_steps(
+    def steps(
         self,
-        data: Sequence[np.ndarray],
-        states: Sequence[np.ndarray],
-        outputs: Sequence[np.ndarray],
+        data: Sequence[Array],
+        states: Sequence[Array],
         *,
         batch_size: int,
-        total: int,
-        order: np.ndarray | None,
-        first: int,
-        last: int,
-        stop_on: int | None,
+        order: Array | None = None,
+        first: int = 0,
+        last: int | None = None,
+        outputs: Sequence[Array] | None = None,
+        stop_on: int | None = None,
     ) -> int:
-        """Steps `first` to `last`, or fewer when the time of a call is up; the step reached."""
-        return self._call(
-            data, states, outputs, batch_size, total, order, first, last, stop_on
-        )
+        """As `Executable.steps`, in one native call where rows lie on the first axis."""
+        nodes = self.program.outputs
+        types = [node.type for node in (*self.program.inputs, *nodes)]
+        if any(type.batch_axis not in (None, 0) for type in types):
+            return super().steps(
+                data,
+                states,
+                batch_size=batch_size,
+                order=order,
+                first=first,
+                last=last,
+                outputs=outputs,
+                stop_on=stop_on,
+            )
+        if batch_size > self.capacity:
+            raise ShapeError(f"batches of {batch_size} rows, compiled for {self.capacity}.")
+        arrays, total = self._whole(data)
+        if order is not None:
+            order = np.ascontiguousarray(order, np.int64)
+            if order.size and not 0 <= order.min() <= order.max() < total:
+                raise ShapeError(f"the order names rows outside of the {total} that are there.")
+            total = len(order)
+        end = -(-total // batch_size) if last is None else last
+        if outputs is None:
+            outputs = [self._room(type, total) for type in (node.type for node in nodes)]
+        for array in (*states, *outputs):
+            if not (array.flags.c_contiguous and array.flags.writeable):
+                raise ShapeError("states and outputs must be contiguous, writable arrays.")
+        stop = self._call(arrays, states, outputs, batch_size, total, order, first, end, stop_on)
+        return stop - first
+
+    def _whole(self, data: Sequence[Array]) -> tuple[list[Array], int]:
+        """The data as contiguous arrays of the right types, and how many rows there are."""
+        arrays = [
+            np.ascontiguousarray(array, numpy_dtype(node.dtype))
+            for array, node in zip(data, self.program.inputs, strict=True)
+        ]
+        rows = self.rows_in(arrays)
+        for position, (array, node) in enumerate(zip(arrays, self.program.inputs, strict=True)):
+            if array.shape != static_shape(node.shape, rows):
+                raise ShapeError(
+                    layout(
+                        f"input {position}: does not fit what the program was traced for.",
+                        [("expected", str(node.type)), ("given", f"{array.dtype} {array.shape}")],
+                    )
+                )
+        for position, limit in self._limits.items():
+            self.check_indexes(position, arrays[position], limit)
+        return arrays, rows
 
     def _call(
         self,
-        data: Sequence[np.ndarray],
-        states: Sequence[np.ndarray],
-        outputs: Sequence[np.ndarray],
+        data: Sequence[Array],
+        states: Sequence[Array],
+        outputs: Sequence[Array],
         batch_size: int,
         total: int,
-        order: np.ndarray | None,
+        order: Array | None,
         first: int,
         last: int,
         stop_on: int | None,

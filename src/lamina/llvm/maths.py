@@ -31,7 +31,7 @@ _COMPARISONS = {
     "eq": ("eq", "eq", "oeq"), "ne": ("ne", "ne", "une"), "lt": ("slt", "ult", "olt"),
     "le": ("sle", "ule", "ole"), "gt": ("sgt", "ugt", "ogt"), "ge": ("sge", "uge", "oge"),
 }  # fmt: skip
-_EXACT = {"neg", "abs", "maximum", "minimum", "where", "sign", "floor", "ceil", "round"}
+_EXACT = {"neg", "abs", "relu", "maximum", "minimum", "where", "sign", "floor", "ceil", "round"}
 
 
 def apply(emit: Emit, fn: str, values: Sequence[Value], dtypes: Sequence[str], dtype: str) -> Value:
@@ -135,6 +135,7 @@ _REAL: dict[str, Callable[..., Value]] = {
     "abs": lambda e, a: e.abs(a),
     "sign": _sign,
     "square": lambda _, a: a * a,
+    "relu": lambda e, a: e.select(a < 0.0, 0.0, a),  # NaN stays NaN
 }
 
 
@@ -216,6 +217,7 @@ _INTEGER: dict[str, Callable[[Emit, Sequence[Value], bool], Value]] = {
     "sign": lambda e, v, s: e.select(
         v[0].equal(0), 0, e.select(v[0] < 0, -1, 1, v[0].type) if s else 1, v[0].type
     ),
+    "relu": lambda e, v, s: e.select(v[0] < 0, 0, v[0]) if s else v[0],
     "floor": lambda _, v, __: v[0],
     "ceil": lambda _, v, __: v[0],
     "round": lambda _, v, __: v[0],
