@@ -22,10 +22,11 @@ def _figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tup
     """A white figure with axes in (rows, columns), and no registration anywhere."""
     try:
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError:
         raise MissingExtraError("matplotlib", "plots", "drawing pictures") from None
-    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout=layout)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
