@@ -1,0 +1,1 @@
+"""Training: what `compile` resolves, the compiled steps, and the loops over data."""
