@@ -38,6 +38,7 @@ from lamina.llvm.step import (
     WATCHED,
     step_text,
 )
+from lamina.llvm.verify import verify
 from lamina.transform.simplify import simplify
 from lamina.types import Type, numpy_dtype, static_shape
 
@@ -89,6 +90,7 @@ def generate(
     simple = simple.with_roots(write_out(simple.roots))
     lowered = lower(simple, capacity, parts)
     planned = plan(lowered, capacity, parts, apart=apart)
+    verify(planned)
     step = step_text(simple, planned, lowered.inputs, target)
     _show(simple, lowered, planned, step.text)
     scratch = -(-max(step.scratch_bytes, 1) // 128) * 128
