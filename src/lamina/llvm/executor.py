@@ -39,6 +39,7 @@ from lamina.llvm.step import (
     step_text,
 )
 from lamina.llvm.verify import verify
+from lamina.transform.absorb import absorb
 from lamina.transform.simplify import simplify
 from lamina.types import Type, numpy_dtype, static_shape
 
@@ -87,7 +88,7 @@ def generate(
     """The LLVM text of a program's step, and the memory it needs."""
     parts = choices.parts(capacity)
     simple = simplify(program)
-    simple = simple.with_roots(write_out(simple.roots))
+    simple = simple.with_roots(absorb(write_out(simple.roots)))
     lowered = lower(simple, capacity, parts)
     planned = plan(lowered, capacity, parts, apart=apart)
     verify(planned)
