@@ -314,7 +314,7 @@ def _counts(
 
 @dataclass(frozen=True)
 class ConvInputGrad(Op):
-    """The gradient of `Conv` for its image: (dy, w) -> (batch, *image, C); ConvTranspose is this."""
+    """The gradient of `Conv` for its image, and ConvTranspose: (dy, w) -> (batch, *image, C)."""
 
     image: tuple[int, ...]
     strides: tuple[int, ...]

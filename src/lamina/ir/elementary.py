@@ -5,7 +5,6 @@ The rows of the scalar table, which `Map` applies, are filled in by `lamina.ir.s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 
 from lamina.errors import DtypeError, ShapeError, layout
 from lamina.ir.graph import Node, Op, Vjp, apply, constant
-from lamina.types import FLOATS, SIGNED, UNSIGNED, Shape, Type, numpy_dtype, static_shape
+from lamina.types import FLOATS, SIGNED, UNSIGNED, Shape, Type, static_shape
 
 HALVES = ("float16", "bfloat16")
 
@@ -186,10 +185,12 @@ def lift(number: Node | float, like: Node) -> Node:
 
 
 def zeros_like(x: Node) -> Node:
+    """0 everywhere, with the type of `x`."""
     return full(x.shape, 0, x.dtype)
 
 
 def ones_like(x: Node) -> Node:
+    """1 everywhere, with the type of `x`."""
     return full(x.shape, 1, x.dtype)
 
 
@@ -316,12 +317,3 @@ Reduce.samples = (
     (Reduce("sum", (0, 2)), "int32 (2, 3, 4)<9"),
     (Reduce("max", (1,)), "bool (3, 4)"),
 )
-
-
-def extent(shape: Shape) -> int:
-    """The number of elements of a shape without a batch."""
-    return math.prod(static_shape(shape, 1))
-
-
-def as_dtype(array: Any, dtype: str) -> Any:
-    return np.asarray(array).astype(numpy_dtype(dtype), copy=False)

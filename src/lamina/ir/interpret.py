@@ -42,7 +42,7 @@ class _Step:
 
 
 class Schedule:
-    """A graph without batch dimensions, ready to run: `schedule(arrays)` in the order of `feeds`."""
+    """A graph without batch dimensions, ready to run on arrays in the order of `feeds`."""
 
     def __init__(self, roots: Sequence[Node], feeds: Sequence[Node]) -> None:
         order = toposort(roots)

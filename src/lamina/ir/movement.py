@@ -89,8 +89,8 @@ class Transpose(Op):
 class Slice(Op):
     """Per axis the elements `range(start, stop, step)`; nothing wraps around.
 
-    A negative step runs backwards, with stop -1 to include element 0. A batch axis may only be
-    taken whole: start 0, stop None, step 1.
+    A negative step runs backwards, with stop -1 to include element 0. Start 0, stop None, step 1
+    takes an axis whole: the only way in which the batch may be taken.
     """
 
     start: tuple[int, ...]
@@ -114,6 +114,9 @@ class Slice(Op):
                             [("input", str(x)), ("slice", f"{start}:{stop}:{step}")],
                         )
                     )
+                sizes.append(size)
+                continue
+            if (start, stop, step) == (0, None, 1):
                 sizes.append(size)
                 continue
             picked = range(0) if stop is None or step == 0 else range(start, stop, step)

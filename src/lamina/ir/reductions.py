@@ -32,9 +32,9 @@ _RUNNING: dict[str, Any] = {"sum": np.add, "prod": np.multiply, "max": np.maximu
 
 @dataclass(frozen=True)
 class ArgReduce(Op):
-    """Where the maximum ("max") or minimum ("min") along `axis` stands: int32, the first of several.
+    """Where the maximum ("max") or minimum ("min") along `axis` stands: int32.
 
-    A NaN counts as the extreme, as in NumPy.
+    Of several the first is taken; a NaN counts as the extreme, as in NumPy.
     """
 
     kind: str
@@ -62,7 +62,7 @@ class ArgReduce(Op):
 
 @dataclass(frozen=True)
 class Cumulative(Op):
-    """Running "sum", "prod" or "max" along `axis`, this element included; `reverse` from the end."""
+    """Running "sum", "prod" or "max" along `axis`, each element included; `reverse` from the end."""
 
     kind: str
     axis: int
@@ -160,7 +160,7 @@ def cumulative(x: Node, kind: str = "sum", axis: int = -1, *, reverse: bool = Fa
 
 
 def count(x: Node, axes: Sequence[int] | int | None, dtype: str) -> Node:
-    """How many elements of `x` lie along `axes`, as a scalar: known only at run time for a batch."""
+    """How many elements of `x` lie along `axes`, as a scalar node."""
     sizes = [x.shape[axis] for axis in normal_axes(axes, x.type.rank)]
     static = math.prod(size for size in sizes if isinstance(size, int))
     factor = next((size.factor for size in sizes if isinstance(size, Batch)), 0)
