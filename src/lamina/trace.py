@@ -8,6 +8,7 @@ at the same time.
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ class Trace:
     def __init__(self) -> None:
         self.states: dict[Variable, Node] = {}
         self.current: dict[Variable, Node] = {}
+        self._sites: Counter[Variable] = Counter()
 
     def read(self, variable: Variable) -> Node:
         """The node of the variable's value at this point of the step."""
@@ -48,6 +50,17 @@ class Trace:
         """Record what the step assigns to the variable."""
         self.read(variable)
         self.current[variable] = node
+
+    def first_key(self, variable: Variable) -> Node:
+        """The node of the value with which the step begins."""
+        self.read(variable)
+        return self.states[variable]
+
+    def next_site(self, variable: Variable) -> int:
+        """0 for the first draw from this random state, then 1, 2, ..."""
+        site = self._sites[variable]
+        self._sites[variable] += 1
+        return site
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,10 @@ class StateKeeper(Protocol):
 
     def write(self, variable: Any, node: Node) -> None: ...
 
+    def first_key(self, variable: Any) -> Node: ...
+
+    def next_site(self, variable: Any) -> int: ...
+
 
 active_trace: ContextVar[StateKeeper | None] = ContextVar("lamina_trace", default=None)
 _recording: ContextVar[bool] = ContextVar("lamina_recording", default=False)
