@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lamina.llvm.emit import Target
+from lamina.llvm.host import Target
 from lamina.types import Dimension
 
 # ------------------------------------------------------------------------- contractions
@@ -66,12 +66,8 @@ def descending(largest: int) -> list[int]:
 
 
 def accumulators(target: Target, vectors: int) -> int:
-    """How many rows fit: `vectors` columns and one broadcast stand beside the sums.
-
-    AVX-512 multiplies by a broadcast from memory, which needs no register of its own.
-    """
-    spare = 0 if target.has_masks else 1
-    return max(1, (target.registers - vectors - spare) // vectors)
+    """How many rows fit: `vectors` columns and one broadcast stand beside the sums."""
+    return max(1, (target.registers - vectors - 1) // vectors)
 
 
 def tile_cycles(rows: int, vectors: int, *, a_vectors: bool) -> float:

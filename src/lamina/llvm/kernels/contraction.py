@@ -10,7 +10,8 @@ import functools
 from collections.abc import Callable
 
 from lamina.llvm import choices
-from lamina.llvm.emit import I64, POINTER, Emit, Index, Module, Place, Target, Value, index
+from lamina.llvm.emit import I64, POINTER, Emit, Index, Module, Place, Value, index
+from lamina.llvm.host import Target
 from lamina.llvm.kernel import Contraction
 from lamina.llvm.kernels.halo import SCRATCH, copy_image
 from lamina.llvm.kernels.schedule import COLUMNS, COPY, Block, Schedule, schedule

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 from lamina.llvm import choices
-from lamina.llvm.emit import Target
+from lamina.llvm.host import Target
 from lamina.llvm.kernel import Access, Contraction
 from lamina.llvm.kernels.axes import Nest, simplify
 from lamina.llvm.kernels.halo import Halo, with_halo
