@@ -40,7 +40,6 @@ from lamina.llvm.step import (
 )
 from lamina.llvm.verify import verify
 from lamina.transform.absorb import absorb
-from lamina.transform.simplify import simplify
 from lamina.types import Type, numpy_dtype, static_shape
 
 CALL_NANOSECONDS = 100_000_000
@@ -87,8 +86,7 @@ def generate(
 ) -> tuple[str, Sizes]:
     """The LLVM text of a program's step, and the memory it needs."""
     parts = choices.parts(capacity)
-    simple = simplify(program)
-    simple = simple.with_roots(absorb(write_out(simple.roots)))
+    simple = program.with_roots(absorb(write_out(program.roots)))
     lowered = lower(simple, capacity, parts)
     planned = plan(lowered, capacity, parts, apart=apart)
     verify(planned)
