@@ -297,9 +297,9 @@ def load(
         engine = llvm.create_mcjit_compiler(
             empty, _machine(target, 2), use_lmm=_reserves(target, needed)
         )
-        file = llvm.ObjectFileRef.from_data(code)
-        engine.add_object_file(file)
-        engine.finalize_object()
+        with llvm.ObjectFileRef.from_data(code) as file:
+            engine.add_object_file(file)
+            engine.finalize_object()
         counters.loads += 1
     return Loaded(engine, context, defined)
 

@@ -174,6 +174,7 @@ class Pool:
         deadline = time.monotonic() + seconds
         for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
+        self.release(token)
         return not any(worker.is_alive() for worker in self._workers)
 
 
