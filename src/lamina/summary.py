@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 import shutil
@@ -122,8 +123,8 @@ def _in_range(layers: list[Any], layer_range: Sequence[str] | None) -> list[Any]
     ]
     if not all(ends):
         raise ValueError(f"summary: no layer is called {layer_range[0]!r} or {layer_range[1]!r}.")
-    first, last = min(ends[0]), max(ends[1])
-    return layers[min(first, min(ends[1])) : max(last, max(ends[0])) + 1]
+    places = [place for end in ends for place in end]
+    return layers[min(places) : max(places) + 1]
 
 
 def print_summary(
@@ -159,7 +160,7 @@ def print_summary(
         width, ends = width + 12, [*(0.9 * end for end in ends), 1.0]
     width = line_length or min(width, shutil.get_terminal_size().columns - 4)
     bounds = [0, *(int(end * width) for end in ends)]
-    if min(b - a for a, b in zip(bounds, bounds[1:], strict=False)) < 4:
+    if min(b - a for a, b in itertools.pairwise(bounds)) < 4:
         raise ValueError(f"summary: {width} columns are too few for {len(header)} columns.")
     table = rich.table.Table(width=width, show_lines=True)
     for name, start, end in zip(header, bounds, bounds[1:], strict=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random as python_random
 from collections.abc import Iterable
 from typing import Any
@@ -204,7 +205,7 @@ class _Windows(PyDataset):
         self.span, self.size = span, size
 
     def __len__(self) -> int:
-        return -(-len(self.starts) // self.size)
+        return math.ceil(len(self.starts) / self.size)
 
     def __getitem__(self, index: int) -> Any:
         starts = self.starts[index * self.size : (index + 1) * self.size]
