@@ -18,6 +18,7 @@ from lamina.errors import ShapeError, layout
 from lamina.executor import Array, Executable
 from lamina.ir.program import Program
 from lamina.llvm import cache, choices, engine, fuse, host, pool
+from lamina.llvm.arrange import arrange
 from lamina.llvm.control import write_out
 from lamina.llvm.fingerprint import fingerprint
 from lamina.llvm.host import Target
@@ -86,7 +87,7 @@ def generate(
 ) -> tuple[str, Sizes]:
     """The LLVM text of a program's step, and the memory it needs."""
     parts = choices.parts(capacity)
-    simple = program.with_roots(absorb(write_out(program.roots)))
+    simple = program.with_roots(absorb(arrange(write_out(program.roots))))
     lowered = lower(simple, capacity, parts)
     planned = plan(lowered, capacity, parts, apart=apart)
     verify(planned)
@@ -273,4 +274,3 @@ class LlvmExecutable(Executable):
                 if areas.threads >= threads:
                     return self._free.pop(position)
         return _Areas(self.sizes, words, threads)
-

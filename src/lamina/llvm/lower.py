@@ -77,9 +77,7 @@ def lower(program: Program, capacity: int, parts: int) -> Lowered:
     ]
     known = {
         node: whole(buffer, capacity)
-        for node, buffer in zip(
-            (*program.states, *program.inputs), (*states, *inputs), strict=True
-        )
+        for node, buffer in zip((*program.states, *program.inputs), (*states, *inputs), strict=True)
     }
     lowering = Lowering(program.roots, known, capacity, parts)
     updates: list[tuple[Buffer, Buffer]] = []
@@ -186,6 +184,13 @@ class Lowering:
                     found = moved_view(node.op, source, node.shape, self.capacity)
             self.views[node] = found
         return self.views[node]
+
+    def _moved(self, node: Node) -> View | None:
+        """Where a value that is to be stored lies already, in another shape or order."""
+        if not isinstance(node.op, VIEWS) or node.inputs[0] in self.partial:
+            return None
+        source = self.view(node.inputs[0])
+        return source and moved_view(node.op, source, node.shape, self.capacity)
 
     def required(self, node: Node) -> View:
         """The view of a value that a kernel reads through memory."""
@@ -329,7 +334,13 @@ class Lowering:
     def _lower_map(self, group: Group) -> None:
         operands = Operands()
         rank = len(group.space)
-        builder = BodyBuilder(rank, operands, self.memory, inside=group.members)
+        moved = {n: view for n in group.members if (view := self._moved(n)) is not None}
+        inside = [member for member in group.members if member not in moved]
+
+        def memory(node: Node) -> list[View] | None:
+            return [moved[node]] if node in moved else self.memory(node)
+
+        builder = BodyBuilder(rank, operands, memory, inside=inside)
         stores = self._stores(group, builder, identity(rank), group.members)
         self._elementwise(group.space, builder, stores, operands, _names(group))
 
@@ -349,9 +360,7 @@ class Lowering:
         self, operands: Operands, sides: tuple[Side, Side], dtypes: tuple[str, str]
     ) -> tuple[kernel.Access, kernel.Access]:
         a, b = (
-            kernel.Access(
-                operands.number(side.view), dtype, side.offset, side.strides, side.guards
-            )
+            kernel.Access(operands.number(side.view), dtype, side.offset, side.strides, side.guards)
             for side, dtype in zip(sides, dtypes, strict=True)
         )
         return a, b
@@ -465,9 +474,7 @@ class Lowering:
         if not space:
             space, extent = (1,), 1
             body, stores, trimmed = with_axis(body), with_axis(stores), with_axis(trimmed)
-        spec = kernel.RowGroup(
-            space, group.columns, body, tuple(stages), stores, trimmed, split
-        )
+        spec = kernel.RowGroup(space, group.columns, body, tuple(stages), stores, trimmed, split)
         self.add(spec, operands, _names(group), mode, extent)
 
     def _lower_reduction(self, group: Group) -> None:
@@ -638,8 +645,7 @@ class Lowering:
             low * stride for low, stride in zip(op.low, target.strides, strict=True)
         )
         strides = tuple(
-            stride * (inner + 1)
-            for stride, inner in zip(target.strides, op.interior, strict=True)
+            stride * (inner + 1) for stride, inner in zip(target.strides, op.interior, strict=True)
         )
         source = node.inputs[0]
         self._copy(source, View(target.buffer, offset, source.shape, strides, target.loops))
@@ -707,9 +713,7 @@ class Lowering:
         for parent in node.inputs:
             operands.number(self.packed(parent))
         if isinstance(op, TopK):
-            positions = whole(
-                self.buffer(Type(source.shape, "int32"), "positions"), self.capacity
-            )
+            positions = whole(self.buffer(Type(source.shape, "int32"), "positions"), self.capacity)
             self._copy_positions(positions, source.shape)
             operands.number(positions)
             carried = ("int32",)
