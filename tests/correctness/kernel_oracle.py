@@ -234,7 +234,7 @@ def reduce(kind: str, values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     """NaN wins; the position is row-major over the reduced axes."""
     if kind in {"argmax", "argmin"}:
         kept = values.shape[: values.ndim - len(axes)]
-        flat = values.reshape(*kept, -1)
+        flat = values.reshape(*kept, int(np.prod(values.shape[len(kept) :])))
         return flat.argmax(-1) if kind == "argmax" else flat.argmin(-1)
     with np.errstate(all="ignore"):
         function = {"sum": np.sum, "prod": np.prod, "max": np.max, "min": np.min}[kind]

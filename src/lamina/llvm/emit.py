@@ -566,24 +566,23 @@ class Emit:
         return result
 
     def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
-        """Lanes of `a` followed by `b`, by number."""
-        element = parts(a.type)[0]
+        """Lanes of `a` followed by `b`, by number; one lane gives a scalar."""
+        if len(lanes) == 1:
+            lane, count = lanes[0], a.lanes
+            return self.extract(a, lane) if lane < count else self.extract(b, lane - count)
+        kind = vector(parts(a.type)[0], len(lanes))
         numbers = ", ".join([f"i32 {lane}" for lane in lanes])
-        text = (
-            f"shufflevector {a.type} {a.text}, {b.type} {b.text}, <{len(lanes)} x i32> <{numbers}>"
-        )
-        result = self.op(f"<{len(lanes)} x {element}>", text, max(a.depth, b.depth))
-        return self.extract(result, 0) if len(lanes) == 1 else result
+        mask = f"<{len(lanes)} x i32> <{numbers}>"
+        text = f"shufflevector {a.type} {a.text}, {b.type} {b.text}, {mask}"
+        return self.op(kind, text, max(a.depth, b.depth))
 
     def across(self, value: Value, combine: Callable[[Value, Value], Value]) -> Value:
         """Combine all lanes to a scalar in a fixed tree: the lower half with the upper half."""
-        while value.lanes > 2:
+        while value.lanes > 1:
             half = value.lanes // 2
             low = self.shuffle(value, value, range(half))
             high = self.shuffle(value, value, range(half, 2 * half))
             value = combine(low, high)
-        if value.lanes == 2:
-            value = combine(self.extract(value, 0), self.extract(value, 1))
         return value
 
     def transpose(self, rows: Sequence[Value]) -> list[Value]:

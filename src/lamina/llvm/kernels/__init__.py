@@ -8,8 +8,8 @@ from typing import Any
 
 from lamina.llvm.emit import Module
 from lamina.llvm.host import Target
-from lamina.llvm.kernel import Contraction, Elementwise, Kernel
-from lamina.llvm.kernels import contraction, elementwise
+from lamina.llvm.kernel import Contraction, Elementwise, Kernel, Reduction
+from lamina.llvm.kernels import contraction, elementwise, reduction
 
 
 def _none(_kernel: Any, _target: Target) -> int:
@@ -32,6 +32,7 @@ class Generator:
 
 GENERATORS: dict[type, Generator] = {
     Elementwise: Generator(elementwise.build, elementwise.operands),
+    Reduction: Generator(reduction.build, reduction.operands),
     Contraction: Generator(contraction.build, contraction.operands, contraction.scratch_bytes),
 }
 

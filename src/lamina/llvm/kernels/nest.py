@@ -94,35 +94,44 @@ class Merge:
     def strides(self, strides: Sequence[int]) -> tuple[int, ...]:
         return tuple(strides[axis] for axis in self.kept)
 
-    def guards(self, guards: Sequence[Guard]) -> tuple[Guard, ...]:
-        return tuple(replace(guard, strides=self.strides(guard.strides)) for guard in guards)
-
     def body(self, body: Body) -> Body:
-        return tuple(self._instruction(instruction) for instruction in body)
+        return tuple(map_strides(instruction, self.strides) for instruction in body)
 
     def stores(self, stores: Sequence[Store]) -> tuple[Store, ...]:
         return tuple(replace(store, strides=self.strides(store.strides)) for store in stores)
 
-    def _instruction(self, instruction: Instruction) -> Instruction:
-        match instruction:
-            case Load() | Lookup():
-                return replace(
-                    instruction,
-                    strides=self.strides(instruction.strides),
-                    guards=self.guards(instruction.guards),
-                )
-            case Position():
-                return replace(instruction, strides=self.strides(instruction.strides))
-            case Inside():
-                return replace(instruction, guards=self.guards(instruction.guards))
-            case Random():
-                return replace(
-                    instruction,
-                    row=self.strides(instruction.row),
-                    within=self.strides(instruction.within),
-                )
-            case _:
-                return instruction
+
+def map_strides(
+    instruction: Instruction, change: Callable[[tuple[int, ...]], tuple[int, ...]]
+) -> Instruction:
+    """The instruction with all its strides changed."""
+
+    def guards(old: Sequence[Guard]) -> tuple[Guard, ...]:
+        return tuple(replace(guard, strides=change(guard.strides)) for guard in old)
+
+    match instruction:
+        case Load() | Lookup():
+            return replace(
+                instruction,
+                strides=change(instruction.strides),
+                guards=guards(instruction.guards),
+            )
+        case Position():
+            return replace(instruction, strides=change(instruction.strides))
+        case Inside():
+            return replace(instruction, guards=guards(instruction.guards))
+        case Random():
+            return replace(
+                instruction, row=change(instruction.row), within=change(instruction.within)
+            )
+        case _:
+            return instruction
+
+
+def padded(body: Body, count: int) -> Body:
+    """A body over fewer axes as one over `count` more, on which it does not depend."""
+    zeros = (0,) * count
+    return tuple(map_strides(item, lambda strides: strides + zeros) for item in body)
 
 
 def stride_vectors(body: Iterable[Instruction], stores: Iterable[Store]) -> list[tuple[int, ...]]:
