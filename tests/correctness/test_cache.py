@@ -236,6 +236,11 @@ def test_the_generators_digest_is_stable_and_follows_the_sources(tmp_path, monke
     (tmp_path / "llvm" / "emit.py").write_text("# changed\n")
     changed = fresh()
     assert changed != before
+    monkeypatch.setattr(cache.binding, "version", lambda: "llvmlite 99")
+    assert fresh() != changed
+    monkeypatch.undo()
+    monkeypatch.setattr(cache.lamina, "__file__", str(tmp_path / "__init__.py"))
+    assert fresh() == changed
     (tmp_path / "llvm" / "emit.py").rename(tmp_path / "llvm" / "emits.py")
     assert fresh() not in {before, changed}
 

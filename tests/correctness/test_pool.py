@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import subprocess
@@ -323,6 +324,31 @@ def test_the_runtime_comes_from_the_cache_the_second_time(tmp_path):
     # Loading parses an empty module inside llvmlite, which is not counted.
     assert engine.counters.parses == compiled
     assert again.ticks_per_microsecond > 1
+
+
+def test_a_damaged_runtime_on_disk_is_compiled_again(tmp_path):
+    with config.override(cache=tmp_path / "objects"):
+        pool.Runtime()
+        (file,) = (tmp_path / "objects").iterdir()
+        content = bytearray(file.read_bytes())
+        content[-1000] ^= 1
+        file.write_bytes(content)
+        parses = engine.counters.parses
+        own = pool.Pool(pool.Runtime())
+        assert engine.counters.parses > parses
+        with take(own, 2) as lease:
+            Steps().run(lease, "rounds", 10)
+        assert own.stop()
+    cache.refusal.cache_clear()
+
+
+def test_native_code_reads_the_clock_of_perf_counter():
+    module = pool.native()
+    read = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(module.loaded.address("lamina_time"))
+    for _ in range(100):
+        before = time.perf_counter_ns()
+        now = read(module.single.address)
+        assert before <= now <= time.perf_counter_ns()
 
 
 # ------------------------------------------------------------------------- hazards, in children

@@ -28,6 +28,7 @@ from typing import Any
 
 import lamina
 from lamina import config
+from lamina.llvm import binding
 
 MAGIC = b"lamina object 1\n"
 _LENGTHS = struct.Struct("<QQQ")
@@ -50,13 +51,13 @@ class Entry:
 
 @functools.cache
 def generator_digest() -> str:
-    """A digest of the sources that generate code: `llvm/`, `ir/`, `transform/` and `types.py`.
+    """A digest of what generates code: llvm, ir, transform, types, and the version of LLVM.
 
-    Part of every key, so an object of another version of lamina is never used. Taken by the files'
-    contents, once a process.
+    Part of every key, so an object of another version is never used. Taken by the files' contents,
+    once a process.
     """
     root = Path(lamina.__file__).parent
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(f"{binding.version()}\n".encode(), digest_size=16)
     files = [root / "types.py"]
     for room in ("ir", "llvm", "transform"):
         files += sorted((root / room).rglob("*.py"))

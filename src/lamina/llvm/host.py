@@ -406,8 +406,8 @@ def _usual_kind() -> str:
 
 
 def monotonic_clock() -> int:
-    """The number by which `clock_gettime` knows the clock that never goes back."""
-    return 6 if sys.platform == "darwin" else 1
+    """The number by which `clock_gettime` knows the clock of Python's `time.perf_counter_ns`."""
+    return 8 if sys.platform == "darwin" else 1
 
 
 # ------------------------------------------------------------------------- processor state

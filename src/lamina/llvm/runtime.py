@@ -12,7 +12,7 @@ are flushed on every thread when a step is entered, and the caller's mode is res
 The module of a step begins with `barrier_text(target)`, which defines (all `internal`)
 
     void @lamina_barrier(ptr sync, i64 threads)       wait for all threads of this call
-    i64  @lamina_nanoseconds(ptr sync)                a clock that never goes back
+    i64  @lamina_nanoseconds(ptr sync)                the clock of `time.perf_counter_ns`
     i64  @lamina_ticks()                              a raw counter, for profiles
 
 A barrier orders memory: what any thread wrote before it, every thread reads after it. All threads
