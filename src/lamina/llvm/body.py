@@ -138,7 +138,9 @@ class BodyBuilder:
             case Transpose() | Broadcast() | Slice() | Reshape():
                 moved = moved_index(op, node.inputs[0].shape, index)
                 if moved is None:
-                    raise BatchError(f"{op.name} from {node.inputs[0].type} cannot be read in place")
+                    raise BatchError(
+                        f"{op.name} from {node.inputs[0].type} cannot be read in place"
+                    )
                 return self.value(node.inputs[0], moved[0], guards)
             case Pad():
                 return self._pad(node, op, index, guards)

@@ -27,16 +27,13 @@ def write_out(roots: Sequence[Node]) -> list[Node]:
                 yes = write_out(inline(then, inputs))
                 no = write_out(inline(otherwise, inputs))
                 values = tuple(
-                    where(broadcast(flag, a.shape, ()), a, b)
-                    for a, b in zip(yes, no, strict=True)
+                    where(broadcast(flag, a.shape, ()), a, b) for a, b in zip(yes, no, strict=True)
                 )
             case Scan(body=body):
                 inner = Body(body.parameters, tuple(write_out(body.results)))
                 if inner == body:
                     return node
-                op = Scan(
-                    inner, node.op.length, node.op.reverse, node.op.carries, node.op.elements
-                )
+                op = Scan(inner, node.op.length, node.op.reverse, node.op.carries, node.op.elements)
                 return apply(op, *node.inputs)
             case Pick(index=index) if node.inputs[0] in results:
                 return results[node.inputs[0]][index]
@@ -48,5 +45,3 @@ def write_out(roots: Sequence[Node]) -> list[Node]:
         return node
 
     return rewrite(roots, visit)
-
-

@@ -25,7 +25,15 @@ from lamina.ir.random import RandomBits
 from lamina.ir.reductions import ArgReduce
 from lamina.ir.scalar import Cast, StopGradient
 from lamina.llvm import choices
-from lamina.llvm.views import Buffer, View, identity, is_contiguous, moved_view, reshaped_index, whole
+from lamina.llvm.views import (
+    Buffer,
+    View,
+    identity,
+    is_contiguous,
+    moved_view,
+    reshaped_index,
+    whole,
+)
 from lamina.types import Batch, Shape
 
 VIEWS = (Transpose, Broadcast, Slice, Reshape)

@@ -810,7 +810,8 @@ def with_axis(items: tuple[Any, ...]) -> tuple[Any, ...]:
         changes: dict[str, Any] = {}
         for name in ("strides", "row", "within"):
             if hasattr(item, name):
-                changes[name] = (0, *getattr(item, name))
+                old = getattr(item, name)
+                changes[name] = (1,) if isinstance(item, Store) and not old else (0, *old)
         if hasattr(item, "guards"):
             changes["guards"] = _guards_with_axis(item.guards)
         result.append(replace(item, **changes) if changes else item)

@@ -380,14 +380,12 @@ def _rename(step: Step, renamed: dict[Buffer, Buffer]) -> None:
 def _row_bytes(buffer: Buffer) -> int:
     shape = buffer.type.shape
     factor = shape[0].factor if shape and isinstance(shape[0], Batch) else 1
-    return factor * math.prod(s for s in shape[1:] if isinstance(s, int)) * itemsize(
-        buffer.type.dtype
+    return (
+        factor * math.prod(s for s in shape[1:] if isinstance(s, int)) * itemsize(buffer.type.dtype)
     )
 
 
-def _pack(
-    spans: Iterable[tuple[Buffer, int, int]], size_of: Callable[[Buffer], int]
-) -> int:
+def _pack(spans: Iterable[tuple[Buffer, int, int]], size_of: Callable[[Buffer], int]) -> int:
     """Give each buffer the lowest offset free during its whole life, the largest first."""
     placed: list[tuple[int, int, int, int]] = []
     total = 0

@@ -288,9 +288,7 @@ def _residue_piece(
     reduced = [*(r.taps for r in residues), filters]
     first, count = len(space), len(space) + len(reduced)
     index = [axis(0, first)]
-    index += [
-        axis(1 + i, first).scaled(op.strides[i], r.residue) for i, r in enumerate(residues)
-    ]
+    index += [axis(1 + i, first).scaled(op.strides[i], r.residue) for i, r in enumerate(residues)]
     own = axis(first - 1, first)
     if grouped:
         own = own.plus(axis(first - 2, first).scaled(per_group))
@@ -315,9 +313,7 @@ def _residue_piece(
     if depthwise:
         w_offset, w_strides = _dotted(w, [*taps, (spatial + 1, column)])
     else:
-        w_offset, w_strides = _dotted(
-            w, [*taps, (spatial, y_filter), (spatial + 1, column)]
-        )
+        w_offset, w_strides = _dotted(w, [*taps, (spatial, y_filter), (spatial + 1, column)])
     guards = tuple(
         coordinate.guard(0, int(extent))
         for coordinate, extent in zip(at, dy.shape[1:-1], strict=True)

@@ -12,6 +12,7 @@ convention). `args` is a table of 64-bit words:
     BATCH     rows of a full step                  TOTAL     rows in all
     ORDER     i64 row numbers, or 0 for rows in order
     DEADLINE  when to end the call, or 0           WATCHED   a float32 that must stay finite, or 0
+    PROFILE   i64 ticks per thread and task, in a step that was built to be profiled
 
 followed by the addresses of states, inputs and outputs. With an order, each thread first gathers
 its rows of the inputs into shared memory.
@@ -32,7 +33,8 @@ from lamina.llvm.views import Buffer
 from lamina.types import Batch, itemsize
 
 SYNC, SHARED, PRIVATE, SCRATCH, FIRST, STOP, BATCH, TOTAL, ORDER, DEADLINE, WATCHED = range(11)
-POINTERS = 11
+PROFILE = 11
+POINTERS = 12
 
 
 @dataclass(frozen=True)
@@ -42,19 +44,37 @@ class StepText:
     text: str
     scratch_bytes: int
     shared_bytes: int
-    staged: dict[int, int]
+    tasks: list[Task]
 
 
-def step_text(program: Program, plan: Plan, inputs: list[Buffer], target: Target) -> StepText:
-    """Write the module of a planned program."""
-    return _Writer(program, plan, inputs, target).run()
+def step_text(
+    program: Program,
+    plan: Plan,
+    inputs: list[Buffer],
+    target: Target,
+    *,
+    profile: bool = False,
+) -> StepText:
+    """Write the module of a planned program.
+
+    profile   count the ticks of every task; `tasks` of the result numbers them. Slot -1, the last
+              one of a thread, counts the waiting at barriers
+    """
+    return _Writer(program, plan, inputs, target, profile=profile).run()
 
 
 class _Writer:
     def __init__(
-        self, program: Program, plan: Plan, inputs: list[Buffer], target: Target
+        self,
+        program: Program,
+        plan: Plan,
+        inputs: list[Buffer],
+        target: Target,
+        *,
+        profile: bool,
     ) -> None:
-        self.program, self.plan, self.target = program, plan, target
+        self.program, self.plan, self.target, self.profile = program, plan, target, profile
+        self.tasks: dict[Task, int] = {}
         self.inputs = inputs
         self.module = Module(target)
         self.names: dict[object, str] = {}
@@ -74,10 +94,11 @@ class _Writer:
             for step in (*phase.shared, *phase.rows):
                 for task in step.tasks() if isinstance(step, Loop) else [step]:
                     self._kernel(task)
+                    self.tasks[task] = len(self.tasks)
         self._step_body()
         self._entry()
         text = runtime.barrier_text(self.target) + "\n" + self.module.text()
-        return StepText(text, self.scratch, self.shared_bytes, self.staged)
+        return StepText(text, self.scratch, self.shared_bytes, list(self.tasks))
 
     # ------------------------------------------------------------------ kernels
 
@@ -142,7 +163,21 @@ class _Writer:
         return self.emit.load(self.args + 8 * position, POINTER)
 
     def _barrier(self) -> None:
+        start = self._ticks()
         self.emit.call("lamina_barrier", "void", self.sync, self.threads)
+        self._count(len(self.tasks), start)
+
+    def _ticks(self) -> Value | None:
+        return self.emit.call("lamina_ticks", I64) if self.profile else None
+
+    def _count(self, slot: int, start: Value | None) -> None:
+        """Add the ticks since `start` to this thread's slot."""
+        if start is None:
+            return
+        emit = self.emit
+        own = self.tid * ((len(self.tasks) + 1) * 8)
+        place = Place(self._word_pointer(PROFILE)).step(own, 1) + 8 * slot
+        emit.store(emit.load(place, I64) + (emit.call("lamina_ticks", I64) - start), place)
 
     def _outside_buffers(self) -> list[Buffer]:
         found: dict[Buffer, None] = {}
@@ -307,8 +342,10 @@ class _Writer:
     def _call(self, task: Task, low: Value, high: Value) -> None:
         emit = self.emit
         pointers = [self._pointer(task, i, operand) for i, operand in enumerate(task.operands)]
-        scratch = Value(emit, POINTER, self.scratch_base.text, self.scratch_base.depth)
-        emit.call(self.names[task.kernel], "void", *pointers, scratch, low, high, self.rows)
+        name = self.names[task.kernel]
+        start = self._ticks()
+        emit.call(name, "void", *pointers, self.scratch_base, low, high, self.rows)
+        self._count(self.tasks[task], start)
 
     def _pointer(self, task: Task, position: int, operand: Operand) -> Value:
         buffer = operand.buffer
@@ -330,12 +367,10 @@ class _Writer:
 
     def _entry(self) -> None:
         """`step(args, tid, threads)`: one step after another until STOP."""
-        emit = self.module.function(
-            "step", [(POINTER, "args"), (I64, "tid"), (I64, "threads")]
-        )
+        emit = self.module.function("step", [(POINTER, "args"), (I64, "tid"), (I64, "threads")])
         self.emit = emit
         args, tid, threads = emit.parameters
-        self.args = Place(args)
+        self.args, self.tid = Place(args), tid
         first, stop = self._word(FIRST), self._word(STOP)
         self.sync, self.threads = self._word_pointer(SYNC), threads
         with emit.loop(first, stop) as loop:

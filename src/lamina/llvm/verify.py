@@ -63,9 +63,7 @@ def _touches(plan: Plan) -> Iterator[Touch]:
                                 operand.buffer, task, step, number, position, in_rows, False
                             )
                         if writes:
-                            yield Touch(
-                                operand.buffer, task, step, number, position, in_rows, True
-                            )
+                            yield Touch(operand.buffer, task, step, number, position, in_rows, True)
 
 
 def _fail(buffer: Buffer, problem: str, *tasks: Task) -> None:
@@ -77,9 +75,7 @@ def _check_order(buffer: Buffer, found: list[Touch]) -> None:
     """What lamina allocates is written before it is read."""
     if buffer.place not in ("shared", "private"):
         return
-    first = min(
-        ((t.phase, t.in_rows, t.position) for t in found if t.writes), default=None
-    )
+    first = min(((t.phase, t.in_rows, t.position) for t in found if t.writes), default=None)
     for touch in found:
         if touch.writes or (touch.task.updates and not isinstance(touch.step, Loop)):
             continue
@@ -176,5 +172,3 @@ def _check_overlaps(by_buffer: dict[Buffer, list[Touch]], plan: Plan) -> None:
                 together = span[0] <= other_span[1] and other_span[0] <= span[1]
                 if phase == other_phase and together and not apart:
                     _fail(buffer, f"shares memory with {other.label}", task, other_task)
-
-
