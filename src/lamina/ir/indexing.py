@@ -32,7 +32,7 @@ def _gathered(table: Type, index: Type, axis: int, batch: int, what: str) -> Sha
 
 
 def _places(table: Any, index: Any, axis: int, batch: int) -> tuple[Any, ...]:
-    """Indexes for a table whose `axis` stands at `batch`: a grid per shared axis, then the index."""
+    """Indexes for a table whose `axis` stands at `batch`: a grid per shared axis, the index."""
     grids = np.ogrid[tuple(slice(size) for size in index.shape[:batch])] if batch else []
     extra = (1,) * (index.ndim - batch)
     shared = [grid.reshape(grid.shape + extra) for grid in grids]

@@ -62,7 +62,7 @@ class ArgReduce(Op):
 
 @dataclass(frozen=True)
 class Cumulative(Op):
-    """Running "sum", "prod" or "max" along `axis`, each element included; `reverse` from the end."""
+    """Running "sum", "prod" or "max" along `axis`, inclusive; `reverse` from the end."""
 
     kind: str
     axis: int

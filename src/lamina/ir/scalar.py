@@ -3,7 +3,6 @@
 `Map(fn)` applies a row of the table; the functions below build such nodes: `add(a, b)`,
 `exp(x)`, `where(condition, a, b)`. Names that Python already uses end in an underscore.
 """
-# ruff: noqa: ARG005  # all rules of the table take the same arguments, needed or not
 
 from __future__ import annotations
 

@@ -20,15 +20,15 @@ from lamina.ir.contractions import (
     Dot,
     Window,
     WindowGrad,
-    dot,
 )
 from lamina.ir.control import Body, Composite, Cond, Scan, While, scan
-from lamina.ir.elementary import Map, Reduce, reduce_sum
-from lamina.ir.graph import Node, Pick, input_node, rewrite, toposort
+from lamina.ir.elementary import Broadcast, Map, Reduce, reduce_sum
+from lamina.ir.graph import Const, Node, Op, Pick, apply, input_node, rewrite, toposort
+from lamina.ir.indexing import Scatter
 from lamina.ir.movement import Transpose, transpose
 from lamina.ir.order import Sort, TopK
 from lamina.ir.scalar import add, zeros_like
-from lamina.types import Type
+from lamina.transform.lift import summed_over_time
 
 Gradients = list[Node | None]
 Differentiate = Callable[[Sequence[Node], Sequence[Node | None], Sequence[Node]], Gradients]
@@ -83,8 +83,10 @@ def terms(node: Node) -> list[Node]:
     return found
 
 
-def stacked(node: Node, length: int) -> Type:
-    return Type((length, *node.shape), node.dtype)
+def is_expensive(node: Node) -> bool:
+    """Whether this is a result of an op that is worth storing, or moving out of a loop."""
+    source = node.inputs[0] if isinstance(node.op, Pick) else node
+    return isinstance(source.op, EXPENSIVE) and len(node.types) == 1
 
 
 def scan_gradient(
@@ -131,7 +133,7 @@ def scan_gradient(
         *stack.nodes,
     ]
 
-    saved = _saved(body, results, {feed for feed in feeds})
+    saved = _saved(op, results)
     forward = scan(
         Body(body.parameters, (*body.results, *saved)),
         op.length,
@@ -222,15 +224,15 @@ def _leaving(gradient: Node | None, stack: _Stack) -> tuple[list[Finish], list[N
 def _outside(term: Node, stack: _Stack) -> Finish | None:
     """How to sum this term over time after the loop, from values stacked by the loop."""
     match term.op:
-        case Dot(batch=batch, contract=contract, out_dtype=dtype):
-            left, right = (stack.place(x) for x in term.inputs)
-            return lambda outside: dot(
-                outside[left],
-                outside[right],
-                contract=[(0, 0), *((i + 1, j + 1) for i, j in contract)],
-                batch=[(i + 1, j + 1) for i, j in batch],
-                out_dtype=dtype,
-            )
+        case Dot() | ConvFilterGrad():
+            places = [stack.place(x) for x in term.inputs]
+            return lambda outside: _summed(term.op, [outside[place] for place in places])
+        case Scatter(kind="add", axis=0, batch=0):
+            base, *step = term.inputs
+            if not (isinstance(base.op, Broadcast) and isinstance(base.inputs[0].op, Const)):
+                return None
+            places = [stack.place(x) for x in step]
+            return lambda outside: apply(term.op, base, *(outside[place] for place in places))
         case Transpose(perm=perm):
             inner = _outside(term.inputs[0], stack)
             return None if inner is None else lambda outside: transpose(inner(outside), perm)
@@ -240,23 +242,54 @@ def _outside(term: Node, stack: _Stack) -> Finish | None:
     return None
 
 
-def _saved(body: Body, results: Sequence[Node], feeds: set[Node]) -> list[Node]:
-    """What the backward pass reads of the forward one: carries, and what is expensive."""
-    forward = set(body.nodes()) - set(body.parameters)
-    found: list[Node] = []
-    seen: set[Node] = set()
-    pending = list(results)
-    carries = set(body.parameters)
+def _summed(op: Op, inputs: Sequence[Node]) -> Node:
+    total = summed_over_time(op, inputs)
+    assert total is not None
+    return total
+
+
+def _saved(op: Scan, results: Sequence[Node]) -> list[Node]:
+    """What the backward pass reads of the forward one: carries, and what is expensive.
+
+    A stored value that is read only through one elementwise function gives way to its result: the
+    sum of two products instead of both.
+    """
+    body = op.body
+    carry, elements, _ = op.split(body.parameters)
+    forward = depends(body.results, [*carry, *elements]) - set(body.parameters)
+    met, passed = _walk(results, lambda node: node in forward and is_expensive(node))
+    stored = set(met)
+    readers: dict[Node, set[Node]] = {}
+    for node in passed:
+        for parent in node.inputs:
+            readers.setdefault(parent, set()).add(node)
+    pending, roots = list(met), set(results)
     while pending:
         node = pending.pop()
-        if node in seen:
+        after = readers.get(node, set())
+        if node in roots or len(after) != 1:
             continue
-        seen.add(node)
-        source = node.inputs[0] if isinstance(node.op, Pick) else node
-        if (
-            node in forward and isinstance(source.op, EXPENSIVE) and len(node.types) == 1
-        ) or node in carries:
-            found.append(node)
+        (reader,) = after
+        if isinstance(reader.op, Map) and reader.type == node.type and reader in forward:
+            stored.discard(node)
+            if reader not in stored:
+                stored.add(reader)
+                pending.append(reader)
+    return _walk(results, lambda node: node in stored or node in carry)[0]
+
+
+def _walk(results: Sequence[Node], stop: Callable[[Node], bool]) -> tuple[list[Node], list[Node]]:
+    """Walk down from the results: (the nodes at which to stop, the nodes walked through)."""
+    met: dict[Node, None] = {}
+    passed: dict[Node, None] = {}
+    pending = list(results)
+    while pending:
+        node = pending.pop()
+        if node in met or node in passed:
+            continue
+        if stop(node):
+            met[node] = None
         else:
+            passed[node] = None
             pending.extend(node.inputs)
-    return found
+    return list(met), list(passed)
