@@ -84,6 +84,7 @@ class Progress:
         self.stream = stream or sys.stdout
         self.done = 0
         self.live: Any = None
+        self.logs: Mapping[str, Any] = {}
         self.started = time.perf_counter()
         self.first_step: tuple[int, float] | None = None
 
@@ -106,7 +107,6 @@ class Progress:
                 redirect_stderr=False,
                 get_renderable=self._bar,
             )
-            self.logs: Mapping[str, Any] = {}
             self.live.start()
 
     def update(self, done: int, logs: Mapping[str, Any] | None = None) -> None:
