@@ -8,8 +8,8 @@ from typing import Any
 
 from lamina.llvm.emit import Module
 from lamina.llvm.host import Target
-from lamina.llvm.kernel import Contraction, Elementwise, Kernel, Reduction
-from lamina.llvm.kernels import contraction, elementwise, reduction
+from lamina.llvm.kernel import Contraction, Elementwise, Kernel, Reduction, RowGroup
+from lamina.llvm.kernels import contraction, elementwise, reduction, rowgroup
 
 
 def _none(_kernel: Any, _target: Target) -> int:
@@ -33,6 +33,7 @@ class Generator:
 GENERATORS: dict[type, Generator] = {
     Elementwise: Generator(elementwise.build, elementwise.operands),
     Reduction: Generator(reduction.build, reduction.operands),
+    RowGroup: Generator(rowgroup.build, rowgroup.operands, rowgroup.scratch_bytes),
     Contraction: Generator(contraction.build, contraction.operands, contraction.scratch_bytes),
 }
 
