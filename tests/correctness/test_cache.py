@@ -221,13 +221,13 @@ for number in range(60):
 
 
 def test_the_generators_digest_is_stable_and_follows_the_sources(tmp_path, monkeypatch):
-    assert cache.generator_digest() == cache.generator_digest()
     assert len(cache.generator_digest()) == 32
     for name in ("__init__", "types", "ir/graph", "llvm/emit"):
         file = tmp_path / f"{name}.py"
         file.parent.mkdir(exist_ok=True)
         file.write_text(f"# {name}\n")
     monkeypatch.setattr(cache.lamina, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(cache, "_IMPORTED", time.time() + 1000)
     fresh = cache.generator_digest.__wrapped__
     before = fresh()
     assert before == fresh() != cache.generator_digest()
@@ -236,13 +236,18 @@ def test_the_generators_digest_is_stable_and_follows_the_sources(tmp_path, monke
     (tmp_path / "llvm" / "emit.py").write_text("# changed\n")
     changed = fresh()
     assert changed != before
-    monkeypatch.setattr(cache.binding, "version", lambda: "llvmlite 99")
-    assert fresh() != changed
-    monkeypatch.undo()
-    monkeypatch.setattr(cache.lamina, "__file__", str(tmp_path / "__init__.py"))
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.binding, "version", lambda: "llvmlite 99")
+        assert fresh() != changed
     assert fresh() == changed
     (tmp_path / "llvm" / "emit.py").rename(tmp_path / "llvm" / "emits.py")
     assert fresh() not in {before, changed}
+
+
+def test_sources_changed_since_the_import_are_not_those_that_run(monkeypatch):
+    fresh = cache.generator_digest.__wrapped__
+    monkeypatch.setattr(cache, "_IMPORTED", 0.0)
+    assert fresh() != fresh()
 
 
 def test_without_sources_nothing_is_shared(tmp_path, monkeypatch):

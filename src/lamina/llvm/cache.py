@@ -39,6 +39,7 @@ MOST_BYTES = 1 << 30
 # A hit renews an entry's time at most this often: a time stamp is a write.
 _RENEW_SECONDS = 3600
 _FORGOTTEN_SECONDS = 3600
+_IMPORTED = time.time()
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def generator_digest() -> str:
     """A digest of what generates code: llvm, ir, transform, types, and the version of LLVM.
 
     Part of every key, so an object of another version is never used. Taken by the files' contents,
-    once a process.
+    once a process. Where a file was changed after this module was imported, the code that runs is
+    not the code that lies there, so the digest is this process's own and nothing is shared.
     """
     root = Path(lamina.__file__).parent
     digest = hashlib.blake2b(f"{binding.version()}\n".encode(), digest_size=16)
@@ -64,8 +66,10 @@ def generator_digest() -> str:
     for file in files:
         try:
             text = file.read_bytes()
-        except OSError:
-            # No sources to compare: no two processes may share an object.
+            changed = file.stat().st_mtime > _IMPORTED
+        except OSError:  # installed without sources: there is nothing to compare
+            changed = True
+        if changed:
             return secrets.token_hex(16)
         digest.update(f"{file.relative_to(root).as_posix()} {len(text)}\n".encode())
         digest.update(text)
