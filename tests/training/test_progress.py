@@ -40,7 +40,7 @@ def test_silence():
 def test_a_bar_on_a_terminal():
     text = run(Terminal())
     assert "━" in text
-    assert "loss: 0.2500" in text
+    assert "0.2500" in text
 
 
 def test_an_unknown_number_of_steps():
