@@ -7,9 +7,10 @@ at the same time.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +96,16 @@ class Place:
     """Where output `index` of the program stood in what a traced function returned."""
 
     index: int
+
+
+@contextlib.contextmanager
+def abstract() -> Iterator[None]:
+    """Run code on tensors without values, for their shapes only; assignments are forgotten."""
+    token = values.active_trace.set(Trace())
+    try:
+        yield
+    finally:
+        values.active_trace.reset(token)
 
 
 def trace(

@@ -58,7 +58,7 @@ class Variable(Operators):
         self.name = name or "variable"
         scope = current_scope()
         self.path = f"{scope}/{self.name}" if scope else self.name
-        self.trainable = bool(trainable)
+        self.trainable = self.born_trainable = bool(trainable)
         self.autocast = autocast
         self.aggregation = aggregation
         self.regularizer: Callable[[Any], Any] | None = None
