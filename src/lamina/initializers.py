@@ -10,7 +10,6 @@ executor and number of threads, and for every later version of NumPy.
 from __future__ import annotations
 
 import math
-import random as python_random
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from lamina import config
 from lamina.errors import ShapeError, layout
 from lamina.naming import by_both_names, resolve
+from lamina.random import make_default_seed
 from lamina.serialization import deserialize_keras_object, serialize_keras_object
 from lamina.tensor import Tensor, convert
 from lamina.types import numpy_dtype
@@ -47,7 +47,7 @@ class Initializer:
     def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Any:
         """A tensor of that shape; `dtype` is `config.floatx()` if it is not given."""
         values = self.array(tuple(int(size) for size in shape))
-        return convert(np.ascontiguousarray(values, numpy_dtype(dtype or config.floatx())))
+        return convert(np.array(values, numpy_dtype(dtype or config.floatx()), order="C"))
 
     def array(self, shape: tuple[int, ...]) -> Array:
         """The values in double precision."""
@@ -123,8 +123,8 @@ class RandomInitializer(Initializer):
     """Base of the random ones.
 
     seed   an integer (every call gives the same values), a `lamina.random.SeedGenerator` (every
-           call gives others), or None: then a seed is drawn from Python's `random`, which
-           `lamina.utils.set_random_seed` sets
+           call gives others), or None: then one that follows from
+           `lamina.utils.set_random_seed`
     """
 
     def __init__(self, seed: Any = None) -> None:
@@ -132,7 +132,7 @@ class RandomInitializer(Initializer):
         if isinstance(seed, dict):
             seed = deserialize_keras_object(seed)
         if seed is None:
-            seed = python_random.randint(1, 10**9)
+            seed = make_default_seed()
         elif isinstance(seed, np.integer):
             seed = int(seed)
         elif not isinstance(seed, int) and not hasattr(seed, "next"):
@@ -144,7 +144,8 @@ class RandomInitializer(Initializer):
 
     def uniform_values(self, count: int) -> Floats:
         """`count` values in [0, 1)."""
-        return self._stream()(count)
+        values: Floats = self._stream()(count)
+        return values
 
     def normal_values(self, count: int, *, truncated: bool = False) -> Floats:
         """`count` standard normal values; truncated ones lie in (-2, 2)."""
@@ -166,9 +167,8 @@ class RandomInitializer(Initializer):
         generator = np.random.Philox(key=key % 2**64)
 
         def draw(count: int) -> Floats:
-            words: NDArray[np.uint64] = generator.random_raw(count)  # type: ignore[assignment]
-            values: Floats = (words >> np.uint64(11)) * 2.0**-53
-            return values
+            words = np.asarray(generator.random_raw(count), np.uint64)
+            return np.asarray((words >> np.uint64(11)) * 2.0**-53, np.float64)
 
         return draw
 
@@ -399,7 +399,7 @@ class Orthogonal(RandomInitializer):
         tall = (max(rows, columns), min(rows, columns))
         q, r = np.linalg.qr(self.normal_values(rows * columns).reshape(tall))
         q = q * np.sign(np.diagonal(r))
-        return self.gain * (q.T if rows < columns else q).reshape(shape)
+        return np.asarray(self.gain * (q.T if rows < columns else q).reshape(shape))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "gain": self.gain}

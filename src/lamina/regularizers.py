@@ -105,7 +105,7 @@ class OrthogonalRegularizer(Regularizer):
                 )
             )
         rows = x if self.mode == "rows" else ops.transpose(x)
-        size = rows.shape[0]
+        size: Any = rows.shape[0]
         # As Keras normalises: a row of zeros stays one.
         rows = rows * ops.rsqrt(ops.maximum(ops.sum(ops.square(rows), -1, keepdims=True), 1e-12))
         products = ops.matmul(rows, ops.transpose(rows)) * (1.0 - ops.eye(size, dtype=rows.dtype))

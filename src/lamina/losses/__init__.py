@@ -110,15 +110,15 @@ def get_loss(identifier: Any, y_true: Any, y_pred: Any) -> Loss | None:
     return found if isinstance(found, Loss) else wrapped(found)
 
 
-def wrapped(function: Any, name: str | None = None) -> Loss:
+def wrapped(function: Any, name: Any = None) -> Loss:
     """The object that computes a loss function with its default arguments."""
     if function is sparse_categorical_crossentropy:
-        return SparseCategoricalCrossentropy(name=name or function.__name__)
+        return SparseCategoricalCrossentropy(name=name or "sparse_categorical_crossentropy")
     return LossFunctionWrapper(function, name=name or getattr(function, "__name__", None))
 
 
 def classification_kind(y_true: Any, y_pred: Any) -> str:
-    """"binary", "sparse" or "categorical", by the shapes of targets and predictions.
+    """One of "binary", "sparse" and "categorical", by the shapes of targets and predictions.
 
     >>> import numpy as np
     >>> classification_kind(np.zeros((4,)), np.zeros((4, 3)))
@@ -134,8 +134,9 @@ def classification_kind(y_true: Any, y_pred: Any) -> str:
 
 def serialize(loss: Any) -> Any:
     """The loss as plain data: an object's configuration, a function's name."""
-    if OBJECTS.get(getattr(loss, "__name__", "")) is loss:
-        return loss.__name__
+    name = getattr(loss, "__name__", None)
+    if name in OBJECTS and OBJECTS[name] is loss:
+        return name
     return serialize_keras_object(loss)
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from lamina import config, ops, tree
 from lamina.errors import ShapeError, layout
-from lamina.naming import unique_name
-from lamina.naming import to_snake_case
+from lamina.naming import to_snake_case, unique_name
 from lamina.serialization import deserialize_keras_object, serialize_keras_object
 from lamina.tensor import Tensor, convert
 
@@ -100,7 +99,9 @@ class LossFunctionWrapper(Loss):
         dtype: Any = None,
         **arguments: Any,
     ) -> None:
-        super().__init__(name=name or getattr(fn, "__name__", None), reduction=reduction, dtype=dtype)
+        super().__init__(
+            name=name or getattr(fn, "__name__", None), reduction=reduction, dtype=dtype
+        )
         self.fn = fn
         self.arguments = arguments
 
@@ -173,13 +174,11 @@ def same_rank(one: Any, other: Any) -> tuple[Any, Any]:
 
 
 def _with_axis(x: Tensor) -> Tensor:
-    change = lambda y: ops.expand_dims(y, axis=-1)
-    return _carry(x, change(x), change)
+    return _carry(x, ops.expand_dims(x, axis=-1), lambda y: ops.expand_dims(y, axis=-1))
 
 
 def _without_axis(x: Tensor) -> Tensor:
-    change = lambda y: ops.squeeze(y, axis=-1)
-    return _carry(x, change(x), change)
+    return _carry(x, ops.squeeze(x, axis=-1), lambda y: ops.squeeze(y, axis=-1))
 
 
 def element_count(x: Any, dtype: str) -> Tensor:

@@ -110,9 +110,10 @@ def sparse_categorical_crossentropy(
         logarithm = ops.log_softmax(logits, axis=axis)
     else:
         logarithm = ops.log(_inside(y_pred / ops.sum(y_pred, axis=axis, keepdims=True)))
-    loss = -ops.squeeze(
-        ops.take_along_axis(logarithm, ops.expand_dims(labels, axis), axis=axis), axis=axis
-    )
+    classes: Any = y_pred.shape[axis]
+    chosen = ops.one_hot(labels, classes, axis=axis, dtype="bool")
+    # Selected, not multiplied: a class that is masked with -inf must not give NaN.
+    loss = -ops.sum(ops.where(chosen, logarithm, 0.0), axis=axis)
     if kept is not None:
         loss = ops.where(kept, loss, 0.0)
         loss._keras_mask = kept

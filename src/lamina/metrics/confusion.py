@@ -78,24 +78,21 @@ def update_counts(
     if weight is not None:
         weight = ops.broadcast_to(weight, positive.shape)
         positive, negative = positive * weight, negative * weight
-    if multi_label:
-        above = lambda part: _above_each_label(part, y_pred, thresholds)
-        total = lambda part: ops.sum(part, axis=0)
-    else:
-        above = lambda part: _above(ops.reshape(part, (-1,)), ops.reshape(y_pred, (-1,)), thresholds)
-        total = ops.sum
+    above = _above_each_label if multi_label else _above
+    if not multi_label:
+        positive, negative, y_pred = (ops.reshape(x, (-1,)) for x in (positive, negative, y_pred))
     if "tp" in counts or "fn" in counts:
-        yes = above(positive)
+        yes = above(positive, y_pred, thresholds)
         if "tp" in counts:
             counts["tp"].assign_add(yes)
         if "fn" in counts:
-            counts["fn"].assign_add(total(positive) - yes)
+            counts["fn"].assign_add(ops.sum(positive, axis=0) - yes)
     if "fp" in counts or "tn" in counts:
-        yes = above(negative)
+        yes = above(negative, y_pred, thresholds)
         if "fp" in counts:
             counts["fp"].assign_add(yes)
         if "tn" in counts:
-            counts["tn"].assign_add(total(negative) - yes)
+            counts["tn"].assign_add(ops.sum(negative, axis=0) - yes)
 
 
 def _weights(sample_weight: Any, label_weights: Any, y_true: Tensor, dtype: str) -> Any:
@@ -116,8 +113,10 @@ def _weights(sample_weight: Any, label_weights: Any, y_true: Tensor, dtype: str)
 
 def _only_best(scores: Tensor, k: int) -> Tensor:
     _, places = ops.top_k(scores, k)
-    best = ops.any(ops.one_hot(places, scores.shape[-1], dtype="bool"), axis=-2)
-    return ops.where(best, scores, LOWEST)
+    classes = int(scores.shape[-1])  # type: ignore[arg-type]  # never the run-time batch
+    best = ops.any(ops.one_hot(places, classes, dtype="bool"), axis=-2)
+    only: Tensor = ops.where(best, scores, LOWEST)
+    return only
 
 
 def _buckets(scores: Tensor, thresholds: Sequence[float]) -> Tensor:

@@ -133,7 +133,7 @@ class AUC(_FourCounts):
                 )
             )
         if not self._built:
-            self._build(int(y_pred.shape[1]))  # type: ignore[arg-type]
+            self._build(int(y_pred.shape[1]))
         update_counts(
             self.counts,
             y_true,

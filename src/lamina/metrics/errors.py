@@ -58,7 +58,9 @@ class RootMeanSquaredError(Mean):
     def __init__(self, name: str = "root_mean_squared_error", dtype: Any = None) -> None:
         super().__init__(name, dtype)
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+    def update_state(  # type: ignore[override]  # other arguments than a mean of values
+        self, y_true: Any, y_pred: Any, sample_weight: Any = None
+    ) -> None:
         y_true, y_pred = same_rank(ops.cast(y_true, self.dtype), ops.cast(y_pred, self.dtype))
         super().update_state(ops.square(y_pred - y_true), sample_weight)
 
@@ -107,9 +109,7 @@ class CosineSimilarity(MeanMetricWrapper):
 
     _direction = "up"
 
-    def __init__(
-        self, name: str = "cosine_similarity", dtype: Any = None, axis: int = -1
-    ) -> None:
+    def __init__(self, name: str = "cosine_similarity", dtype: Any = None, axis: int = -1) -> None:
         super().__init__(cosine_similarity, name, dtype, axis=axis)
 
 
@@ -155,7 +155,9 @@ class BinaryCrossentropy(MeanMetricWrapper):
             label_smoothing=label_smoothing,
         )
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+    def update_state(  # type: ignore[override]  # other arguments than a mean of values
+        self, y_true: Any, y_pred: Any, sample_weight: Any = None
+    ) -> None:
         y_true, y_pred = same_rank(y_true, y_pred)
         super().update_state(y_true, y_pred, sample_weight)
 
@@ -184,7 +186,7 @@ class CategoricalCrossentropy(MeanMetricWrapper):
 
 
 class SparseCategoricalCrossentropy(MeanMetricWrapper):
-    """Mean cross-entropy, targets class numbers: `lamina.losses.sparse_categorical_crossentropy`."""
+    """Mean of `lamina.losses.sparse_categorical_crossentropy`: targets are class numbers."""
 
     _direction = "down"
 

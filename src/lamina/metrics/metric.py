@@ -39,8 +39,8 @@ class Metric:
     _metrics: list[Metric]
 
     def __init__(self, dtype: Any = None, name: str | None = None) -> None:
-        self._variables = []
         self._metrics = []
+        self._variables = []
         self.name: str = name or unique_name(to_snake_case(type(self).__name__))
         self._dtype = dtype_of(dtype)
 
@@ -50,7 +50,7 @@ class Metric:
             self._variables.append(value)
         elif isinstance(value, Metric):
             self._metrics.append(value)
-        elif isinstance(value, list) and name != "_metrics":
+        elif isinstance(value, list) and name not in {"_metrics", "_variables"}:
             self._metrics += [part for part in value if isinstance(part, Metric)]
         super().__setattr__(name, value)
 
@@ -212,11 +212,13 @@ class MeanMetricWrapper(Mean):
     def __init__(
         self, fn: Callable[..., Any], name: str | None = None, dtype: Any = None, **arguments: Any
     ) -> None:
-        super().__init__(name=name or getattr(fn, "__name__", "metric"), dtype=dtype)
+        super().__init__(name or str(getattr(fn, "__name__", "metric")), dtype)
         self._fn = fn
         self._arguments = arguments
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+    def update_state(  # type: ignore[override]  # other arguments than a mean of values
+        self, y_true: Any, y_pred: Any, sample_weight: Any = None
+    ) -> None:
         y_true, y_pred = convert(y_true), convert(y_pred)
         mask = getattr(y_pred, "_keras_mask", None)
         values = convert(self._fn(y_true, y_pred, **self._arguments))

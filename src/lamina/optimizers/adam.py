@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Unpack
 
 from lamina import config, ops
-from lamina.optimizers.optimizer import Optimizer, OptimizerOptions
+from lamina.optimizers.optimizer import CommonOptions, Optimizer, OptimizerOptions
 from lamina.tensor import Variable
 
 
@@ -112,12 +112,13 @@ class AdamW(Adam):
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
         amsgrad: bool = False,
-        **options: Unpack[OptimizerOptions],
+        **options: Unpack[CommonOptions],
     ) -> None:
         if weight_decay is None:
             raise ValueError("AdamW: weight_decay is a number; use Adam to go without.")
-        options["weight_decay"] = weight_decay
-        super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, **options)
+        super().__init__(
+            learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay=weight_decay, **options
+        )
 
 
 class Adamax(_Moments):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Unpack
 
 from lamina import ops
-from lamina.optimizers.optimizer import Optimizer, OptimizerOptions
+from lamina.optimizers.optimizer import CommonOptions, Optimizer
 from lamina.tensor import Variable
 
 
@@ -41,10 +41,9 @@ class Muon(Optimizer):
         ns_steps: int = 5,
         nesterov: bool = True,
         rms_rate: float | None = 0.2,
-        **options: Unpack[OptimizerOptions],
+        **options: Unpack[CommonOptions],
     ) -> None:
-        options["weight_decay"] = weight_decay
-        super().__init__(learning_rate, **options)
+        super().__init__(learning_rate, weight_decay=weight_decay, **options)
         self.adam_beta_1 = adam_beta_1
         self.adam_beta_2 = adam_beta_2
         self.adam_weight_decay = adam_weight_decay

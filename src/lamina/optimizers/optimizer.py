@@ -18,10 +18,9 @@ from lamina.serialization import deserialize_keras_object, serialize_keras_objec
 from lamina.tensor import Variable
 
 
-class OptimizerOptions(TypedDict, total=False):
+class CommonOptions(TypedDict, total=False):
     """What every optimiser takes besides its own arguments.
 
-    weight_decay       share of each weight, times the learning rate, that is taken off at a step
     clipnorm           largest norm of a single gradient; longer ones are scaled down
     clipvalue          largest absolute value of an entry of a gradient
     global_clipnorm    largest norm of all gradients together
@@ -35,7 +34,6 @@ class OptimizerOptions(TypedDict, total=False):
                        change the weights only at every so many steps, with the mean gradient
     """
 
-    weight_decay: float | None
     clipnorm: float | None
     clipvalue: float | None
     global_clipnorm: float | None
@@ -45,6 +43,15 @@ class OptimizerOptions(TypedDict, total=False):
     loss_scale_factor: float | None
     gradient_accumulation_steps: int | None
     name: str | None
+
+
+class OptimizerOptions(CommonOptions, total=False):
+    """The same, with `weight_decay`, which some optimisers take as an argument of their own.
+
+    weight_decay   share of each weight, times the learning rate, that is taken off at a step
+    """
+
+    weight_decay: float | None
 
 
 DEFAULTS: dict[str, Any] = {
@@ -182,7 +189,7 @@ class Optimizer:
                     float(rate), dtype=config.floatx(), trainable=False, name="learning_rate"
                 )
         else:
-            raise ValueError(
+            raise TypeError(
                 f"{type(self).__name__}: learning_rate is a number, a LearningRateSchedule or a "
                 f"function, got {type(rate).__name__}."
             )
@@ -234,7 +241,9 @@ class Optimizer:
     ) -> Any:
         """A slot per weight: a list of variables, or one such list for each of several names."""
         names = [name] if isinstance(name, str) else list(name)
-        given = initializer if isinstance(initializer, (list, tuple)) else [initializer] * len(names)
+        given = (
+            initializer if isinstance(initializer, (list, tuple)) else [initializer] * len(names)
+        )
         if len(given) != len(names):
             raise ValueError(
                 f"{self.name}: {len(names)} names of slots, but {len(given)} initializers."

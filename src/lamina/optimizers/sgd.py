@@ -11,9 +11,10 @@ from lamina.tensor import Variable
 
 
 class SGD(Optimizer):
-    """Gradient descent: w = w - rate * g, or with momentum v = momentum * v - rate * g, w = w + v.
+    """Gradient descent: w = w - rate * g.
 
-    nesterov   look ahead along the momentum (Sutskever et al. 2013): w = w + momentum * v - rate * g
+    momentum   v = momentum * v - rate * g and w = w + v
+    nesterov   look ahead (Sutskever et al. 2013): w = w + momentum * v - rate * g
     """
 
     def __init__(

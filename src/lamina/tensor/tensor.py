@@ -182,6 +182,8 @@ class Tensor(Operators):
     """
 
     __slots__ = ("__weakref__", "_keras_logits", "_keras_mask", "node")
+    _keras_logits: Tensor  # what a softmax or sigmoid was made of, for cross-entropies
+    _keras_mask: Tensor  # which time steps are there
     __hash__ = None  # type: ignore[assignment]  # `==` compares element by element
 
     def __init__(self, node: Node) -> None:
