@@ -39,6 +39,7 @@ from lamina.llvm.step import (
     WATCHED,
     step_text,
 )
+from lamina.llvm.task import Task
 from lamina.llvm.verify import verify
 from lamina.transform.absorb import absorb
 from lamina.types import Type, numpy_dtype, static_shape
@@ -60,12 +61,11 @@ class Sizes:
 def compile_llvm(program: Program, capacity: int) -> LlvmExecutable:
     """Compile a program whose batch has room for `capacity` rows (1 if it has no batch)."""
     target = host.detect()
-    apart = config.arena() == "apart"
     parts = choices.parts(capacity)
     key = "\n".join(
         [
             fingerprint(program),
-            f"{capacity} {parts} {apart} {sorted(config.check())}",
+            f"{capacity} {parts} {config.arena()} {sorted(config.check())}",
             target.key,
             cache.generator_digest(),
         ]
@@ -74,28 +74,37 @@ def compile_llvm(program: Program, capacity: int) -> LlvmExecutable:
     if found is not None:
         sizes = Sizes(**found.manifest["sizes"])
         return LlvmExecutable(program, capacity, engine.load(found.code, target), sizes)
-    text, sizes = generate(program, capacity, target, apart=apart)
-    code = engine.compile_text(text, target)
+    made = generate(program, capacity, target)
+    code = engine.compile_text(made.text, target)
     if "asm" in config.dump():
-        _dump("asm", engine.assembly(text, target))
-    cache.store(key, code, {"sizes": sizes.__dict__})
-    return LlvmExecutable(program, capacity, engine.load(code, target), sizes)
+        _dump("asm", engine.assembly(made.text, target))
+    cache.store(key, code, {"sizes": made.sizes.__dict__})
+    return LlvmExecutable(program, capacity, engine.load(code, target), made.sizes)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The text of a step, the memory it needs, and its tasks as `step_text` numbers them."""
+
+    text: str
+    sizes: Sizes
+    tasks: list[tuple[Task, int, int]]
 
 
 def generate(
-    program: Program, capacity: int, target: Target, *, apart: bool = False
-) -> tuple[str, Sizes]:
-    """The LLVM text of a program's step, and the memory it needs."""
+    program: Program, capacity: int, target: Target, *, profile: bool = False
+) -> Generated:
+    """The LLVM text of a program's step."""
     parts = choices.parts(capacity)
     simple = program.with_roots(absorb(arrange(write_out(program.roots))))
     lowered = lower(simple, capacity, parts)
-    planned = plan(lowered, capacity, parts, apart=apart)
+    planned = plan(lowered, capacity, parts, apart=config.arena() == "apart")
     verify(planned)
-    step = step_text(simple, planned, lowered.inputs, target)
+    step = step_text(simple, planned, lowered.inputs, target, profile=profile)
     _show(simple, lowered, planned, step.text)
     scratch = -(-max(step.scratch_bytes, 1) // 128) * 128
     sizes = Sizes(step.shared_bytes, planned.private_bytes, scratch, planned.threads)
-    return step.text, sizes
+    return Generated(step.text, sizes, step.tasks)
 
 
 def _show(program: Program, lowered: Lowered, planned: Plan, text: str) -> None:
@@ -249,7 +258,7 @@ class LlvmExecutable(Executable):
         stop_on: int | None,
     ) -> int:
         arrays = (*states, *data, *outputs)
-        with pool.lease(min(self.sizes.threads, pool.usual_threads())) as lease:
+        with pool.lease(self.threads()) as lease:
             areas = self._areas(lease.threads, POINTERS + len(arrays))
             words = areas.words
             words[SYNC] = lease.sync
@@ -259,6 +268,7 @@ class LlvmExecutable(Executable):
             several = last - first > 1
             words[DEADLINE] = time.monotonic_ns() + CALL_NANOSECONDS if several else 0
             words[WATCHED] = 0 if stop_on is None else states[stop_on].ctypes.data
+            self.prepare(words)
             for position, array in enumerate(arrays):
                 words[POINTERS + position] = array.ctypes.data
             with self.loaded.lease():
@@ -267,6 +277,13 @@ class LlvmExecutable(Executable):
         with self._lock:
             self._free.append(areas)
         return min(reached, last)
+
+    def threads(self) -> int:
+        """On how many threads a call may run."""
+        return min(self.sizes.threads, pool.usual_threads())
+
+    def prepare(self, words: Array) -> None:
+        """Fill in further words of a call's table; a profiled step has one."""
 
     def _areas(self, threads: int, words: int) -> _Areas:
         with self._lock:

@@ -44,7 +44,7 @@ class StepText:
     text: str
     scratch_bytes: int
     shared_bytes: int
-    tasks: list[Task]
+    tasks: list[tuple[Task, int, int]]
 
 
 def step_text(
@@ -57,8 +57,8 @@ def step_text(
 ) -> StepText:
     """Write the module of a planned program.
 
-    profile   count the ticks of every task; `tasks` of the result numbers them. Slot -1, the last
-              one of a thread, counts the waiting at barriers
+    profile   count the ticks of every task in the order of `tasks` of the result, which holds
+              (task, phase, runs a step). A thread's last slot counts the waiting at barriers
     """
     return _Writer(program, plan, inputs, target, profile=profile).run()
 
@@ -75,6 +75,7 @@ class _Writer:
     ) -> None:
         self.program, self.plan, self.target, self.profile = program, plan, target, profile
         self.tasks: dict[Task, int] = {}
+        self.numbered: list[tuple[Task, int, int]] = []
         self.inputs = inputs
         self.module = Module(target)
         self.names: dict[object, str] = {}
@@ -90,17 +91,24 @@ class _Writer:
                 self.shared_bytes += -(-size // ALIGNMENT) * ALIGNMENT
 
     def run(self) -> StepText:
-        for phase in self.plan.phases:
+        for number, phase in enumerate(self.plan.phases):
             for step in (*phase.shared, *phase.rows):
-                for task in step.tasks() if isinstance(step, Loop) else [step]:
-                    self._kernel(task)
-                    self.tasks[task] = len(self.tasks)
+                self._kernels(step, number, 1)
         self._step_body()
         self._entry()
         text = runtime.barrier_text(self.target) + "\n" + self.module.text()
-        return StepText(text, self.scratch, self.shared_bytes, list(self.tasks))
+        return StepText(text, self.scratch, self.shared_bytes, self.numbered)
 
     # ------------------------------------------------------------------ kernels
+
+    def _kernels(self, step: Step, phase: int, times: int) -> None:
+        if isinstance(step, Loop):
+            for inner in step.body:
+                self._kernels(inner, phase, times * step.length)
+            return
+        self._kernel(step)
+        self.tasks[step] = len(self.tasks)
+        self.numbered.append((step, phase, times))
 
     def _kernel(self, task: Task) -> str:
         """The function of a kernel, written once for all tasks that are the same."""

@@ -1,0 +1,178 @@
+"""Where the time of a compiled step goes: ticks of every task, against what the machine can do."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lamina.executor import Array
+from lamina.ir.elementary import SCALARS
+from lamina.ir.program import Program
+from lamina.llvm import engine, host
+from lamina.llvm.executor import LlvmExecutable, generate
+from lamina.llvm.kernel import Body, Contraction, Random, Scalar
+from lamina.llvm.step import PROFILE
+from lamina.llvm.task import Task
+from lamina.types import Batch, Dimension, itemsize
+
+
+@dataclass(frozen=True)
+class TaskProfile:
+    """One task of a step.
+
+    seconds   its time in one step, of the slowest thread
+    flops     multiply-adds count two; other functions their cost in the scalar table
+    bytes     what it reads and writes, each buffer once
+    times     how often it runs in a step (in a time loop: the loop's length)
+    """
+
+    layer: str
+    kernel: str
+    label: str
+    shape: str
+    phase: int
+    mode: str
+    times: int
+    seconds: float
+    flops: float
+    bytes: float
+
+
+@dataclass(frozen=True)
+class StepProfile:
+    """All tasks of a step, the waiting at barriers, and what compiling took."""
+
+    tasks: tuple[TaskProfile, ...]
+    waiting: float
+    step_seconds: float
+    rows: int
+    threads: int
+    shared_bytes: int
+    private_bytes: int
+    compile_seconds: dict[str, float]
+
+
+class _Profiled(LlvmExecutable):
+    """An executable whose table of words names the area of ticks."""
+
+    ticks: Array
+
+    def prepare(self, words: Array) -> None:
+        words[PROFILE] = self.ticks.ctypes.data
+
+
+def profile(
+    program: Program,
+    capacity: int,
+    data: Sequence[Array],
+    states: Sequence[Array],
+    *,
+    batch_size: int,
+    steps: int = 50,
+) -> StepProfile:
+    """Run `steps` steps of a program with every task timed.
+
+    data     all rows of the inputs, as `Executable.steps` takes them; used again from the start
+             where there are not enough
+    states   are updated, as by any other call: hand over copies
+    """
+    target = host.detect()
+    before = time.perf_counter()
+    made = generate(program, capacity, target, profile=True)
+    generated = time.perf_counter()
+    code = engine.compile_text(made.text, target)
+    compiled = time.perf_counter()
+    executable = _Profiled(program, capacity, engine.load(code, target), made.sizes)
+    loaded = time.perf_counter()
+    threads = executable.threads()
+    count = len(made.tasks) + 1
+    executable.ticks = np.zeros((threads, count), np.int64)
+    rows = executable.rows_in(data)
+    per_pass = max(1, -(-rows // batch_size))
+    executable.steps(data, states, batch_size=batch_size, last=min(3, per_pass))
+    executable.ticks[:] = 0
+    done, start = 0, time.perf_counter()
+    while done < steps:
+        last = min(per_pass, steps - done)
+        first = 0
+        while first < last:
+            first += executable.steps(data, states, batch_size=batch_size, first=first, last=last)
+        done += last
+    elapsed = time.perf_counter() - start
+    rate = elapsed / max(int(executable.ticks.sum(axis=1).max()), 1)
+    slowest = executable.ticks.max(axis=0) * rate / done
+    present = min(batch_size, rows)
+    tasks = tuple(
+        _describe(task, phase, times, float(seconds), present)
+        for (task, phase, times), seconds in zip(made.tasks, slowest, strict=False)
+    )
+    return StepProfile(
+        tasks,
+        float(slowest[-1]),
+        elapsed / done,
+        present,
+        threads,
+        made.sizes.shared,
+        made.sizes.private,
+        {
+            "plan and write": generated - before,
+            "compile": compiled - generated,
+            "load": loaded - compiled,
+        },
+    )
+
+
+def _describe(task: Task, phase: int, times: int, seconds: float, rows: int) -> TaskProfile:
+    spec = task.kernel
+    space = getattr(spec, "space", ())
+    reduced = getattr(spec, "reduced", ())
+    shape = "x".join(map(str, space)) + (f" over {'x'.join(map(str, reduced))}" if reduced else "")
+    if hasattr(spec, "columns"):
+        shape += f" over {spec.columns}"
+    moved = sum(
+        operand.buffer.elements(rows) * itemsize(operand.buffer.type.dtype) / times**bool(
+            operand.loops
+        )
+        for operand in task.operands
+    )
+    return TaskProfile(
+        task.layer,
+        type(spec).__name__,
+        task.label,
+        shape,
+        phase,
+        task.mode,
+        times,
+        seconds,
+        task_flops(task, rows) * times,
+        moved * times,
+    )
+
+
+def task_flops(task: Task, rows: int) -> float:
+    """Floating-point operations of one run of a task on `rows` rows."""
+    spec = task.kernel
+    space = _points(getattr(spec, "space", (task.extent,)), rows)
+    inner = _points(getattr(spec, "reduced", ()), rows) * getattr(spec, "columns", 1)
+    if isinstance(spec, Contraction):
+        return space * (2.0 * inner + _cost(spec.body))
+    after = _cost(getattr(spec, "after", ()))
+    return space * (inner * _cost(getattr(spec, "body", ())) + after)
+
+
+def _points(shape: Sequence[Dimension], rows: int) -> int:
+    return math.prod(size.rows(rows) if isinstance(size, Batch) else size for size in shape)
+
+
+def _cost(body: Body) -> float:
+    total = 0.0
+    for instruction in body:
+        if isinstance(instruction, Scalar):
+            total += SCALARS[instruction.fn].cost
+        elif isinstance(instruction, Random):
+            total += 60
+    return total
