@@ -17,6 +17,8 @@ from lamina.types import Dimension
 
 # ------------------------------------------------------------------------- contractions
 
+# Vectors of columns in a tile, at most.
+WIDEST_TILE = 5
 # Where the number of rows is known only at run time, tiles are chosen for this many.
 USUAL_ROWS = 16
 # Multiply-adds, and terms of a sum, that may be written out one after another.
@@ -28,6 +30,12 @@ TERMS_A_PASS = 100
 PASS_BYTES = 1 << 19
 # Bytes of `b` that stay in the second level of cache while one image after the other is taken.
 RESIDENT_BYTES = 1 << 20
+# From how many terms, columns and tiles of rows on panels of `b` are packed (measured).
+PACKED_TERMS = 128
+PACKED_COLUMNS = 128
+PACKED_TILES = 3
+# Bytes of rows of `a` that stay in the second level of cache while all columns pass by.
+ROWS_BYTES = 512 << 10
 
 
 @dataclass(frozen=True)
@@ -73,8 +81,11 @@ def accumulators(target: Target, vectors: int) -> int:
 def tile_cycles(rows: int, vectors: int, *, a_vectors: bool) -> float:
     """Estimated cycles of one term of a tile's sum: two multiply-adds or two loads a cycle."""
     loads = rows * vectors + vectors if a_vectors else rows + vectors
-    # A multiply-add takes four cycles, so fewer than eight sums leave the units idle.
-    return max(rows * vectors / 2, loads / 2, 4.0) + 0.2 + 0.25 * vectors
+    # A multiply-add takes four cycles, so fewer than eight sums leave the units idle. A broadcast
+    # that serves few vectors costs more than its load, and columns come from further away than
+    # rows (fitted to 16x1, 8x2, 12x2, 14x2, 8x3, 9x3, 6x4 and 5x5).
+    broadcasts = rows * min(0.35, 0.6 / vectors**2)
+    return max(rows * vectors / 2, loads / 2, 4.0) + broadcasts + 0.25 * vectors
 
 
 @functools.cache
@@ -94,7 +105,7 @@ def tile_shape(
     a_vectors  both operands are vectors along the columns (depthwise), nothing is broadcast
     """
     best, least = TileShape((1,) * len(rows), 1), math.inf
-    for width in range(1, min(vectors, 4) + 1):
+    for width in range(1, min(vectors, WIDEST_TILE) + 1):
         most = accumulators(target, width)
         for box in _boxes(rows, most):
             cost = _tiling_cost(rows, box, vectors, width, terms, a_vectors=a_vectors)

@@ -7,15 +7,27 @@ images with their border; this module writes the loops.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from lamina.llvm import choices
 from lamina.llvm.emit import I64, POINTER, Emit, Index, Module, Place, Value, index
 from lamina.llvm.host import Target
 from lamina.llvm.kernel import Contraction
 from lamina.llvm.kernels.halo import SCRATCH, copy_image
-from lamina.llvm.kernels.schedule import COLUMNS, COPY, Block, Schedule, schedule
-from lamina.llvm.kernels.tiles import Terms, Tiles, Where
+from lamina.llvm.kernels.schedule import (
+    BEFORE,
+    COLUMNS,
+    COPY,
+    FIRST,
+    Block,
+    Item,
+    RowBlock,
+    Schedule,
+    schedule,
+)
+from lamina.llvm.kernels.tiles import Panel, Terms, Tiles, Where
 from lamina.types import Batch, itemsize
 
 Segment = tuple[Index, Index, int]
@@ -64,6 +76,7 @@ class _Loops:
         self.scratch, low, high, self.rows = emit.parameters[count:]
         self.low, self.high = low * plan.nest.scale, high * plan.nest.scale
         self.column = len(self.kernel.space) - 1
+        self.later_block: Value | None = None
         self.tiles = Tiles(emit, plan, self.operands, self.scratch, self.rows)
         self.ranges = [self._range(axis) for axis in range(len(plan.nest.sizes))]
         self.segments = [self._segments(axis) for axis in range(self.column)]
@@ -91,7 +104,7 @@ class _Loops:
 
     def _results(self, start: Where) -> None:
         """The epilogue over all sums, after the last block."""
-        axes: list[int | Block | str] = [*range(self.column), COLUMNS]
+        axes: list[Item] = [*range(self.column), COLUMNS]
         self._descend(0, start, self.tiles.take_up, axes)
 
     # --------------------------------------------------------------- extents
@@ -130,7 +143,7 @@ class _Loops:
         position: int,
         where: Where,
         innermost: Callable[[Where], None],
-        order: list[int | Block | str] | None = None,
+        order: list[Item] | None = None,
     ) -> None:
         items = self.plan.order if order is None else order
         if position == len(items):
@@ -148,12 +161,89 @@ class _Loops:
             inside(where)
         elif isinstance(item, Block):
             self._block(item, where, inside)
+        elif isinstance(item, RowBlock):
+            self._row_block(item, where, inside)
         else:
             assert isinstance(item, int)
-            for start, stop, size in self.segments[item]:
+            segments = self.segments[item]
+            if self.plan.pack == FIRST and position == len(items) - 1:
+                where, segments = self._first(where, item, segments, inside)
+            for start, stop, size in segments:
+                if start.number is not None and start.number == stop.number:
+                    continue
                 with self.emit.loop(start, stop, size) as at:
-                    moved = self.tiles.moved(where, item, at.index)
-                    inside(_with(moved, rows={**moved.rows, item: size}))
+                    inside(self._rows(where, item, at.index, size))
+
+    def _rows(self, where: Where, axis: int, index: Index, size: int) -> Where:
+        moved = self.tiles.moved(where, axis, index)
+        return replace(moved, rows={**moved.rows, axis: size})
+
+    # --------------------------------------------------------------- packing
+
+    def _panel(self, vectors: int) -> Panel:
+        """An empty panel for tiles of so many vectors."""
+        kernel = self.kernel
+        step = vectors * self.plan.lanes * itemsize(kernel.accumulator)
+        strides: list[int | Value] = [0] * len(self.plan.nest.sizes)
+        for axis in reversed(range(self.column + 1, len(strides))):
+            strides[axis] = step
+            size = self.plan.nest.sizes[axis]
+            assert isinstance(size, int)
+            step *= size
+        here = Place(self.scratch, self.plan.halo_bytes + self.plan.sums)
+        return Panel(here, tuple(strides), write=True)
+
+    def _first(
+        self, where: Where, axis: int, segments: list[Segment], inside: Callable[[Where], None]
+    ) -> tuple[Where, list[Segment]]:
+        """The first of several tiles fills the panel while it computes; the others read it.
+
+        Blocks of rows after the first find every panel filled.
+        """
+        emit, panel = self.emit, self._panel(where.vectors)
+        if self.later_block is not None:
+            # All panels stand side by side: this one begins behind those of the columns before.
+            terms = math.prod(size for size in self.kernel.reduced if isinstance(size, int))
+            column = terms * itemsize(self.kernel.accumulator)
+            here = panel.here.step(where.indexes[self.column], column)
+            panel = replace(panel, here=here)
+        (start, stop, size), *edges = segments
+        filling = replace(where, panel=panel)
+        if start.number is not None and stop.number is not None:
+            inside(self._rows(filling, axis, start, size))
+            read = replace(where, panel=replace(panel, write=False))
+            return read, [(start + size, stop, size), *edges]
+        several = start.on(emit) + size < stop.on(emit)
+        fill = several
+        if self.later_block is not None:
+            fill = several & ~self.later_block
+            several = several | self.later_block
+        with emit.when(fill):
+            inside(self._rows(filling, axis, start, size))
+        here = Place(emit.select(several, panel.here.pointer, where.b.pointer))
+        b = self.kernel.b
+        strides = tuple(
+            emit.select(several, emit.value(stride, I64), b.strides[number] * itemsize(b.dtype))
+            if stride
+            else 0
+            for number, stride in enumerate(panel.strides)
+        )
+        first = emit.select(fill, start.on(emit) + size, start.on(emit))
+        either = Panel(here, strides, masked=True)
+        return replace(where, panel=either), [(index(first), stop, size), *edges]
+
+    def _row_block(self, block: RowBlock, where: Where, inside: Callable[[Where], None]) -> None:
+        """Narrow the range of an axis of rows to one block after the other."""
+        emit, whole, segments = self.emit, self.ranges[block.axis], self.segments[block.axis]
+        start, stop = whole
+        with emit.loop(start, stop, block.size) as at:
+            end, last = (at.index + block.size).on(emit), stop.on(emit)
+            self.ranges[block.axis] = (at.index, index(emit.select(end < last, end, last)))
+            self.segments[block.axis] = self._segments(block.axis)
+            self.later_block = at.index.on(emit) > start.on(emit)
+            inside(where)
+        self.later_block = None
+        self.ranges[block.axis], self.segments[block.axis] = whole, segments
 
     def _block(self, block: Block, where: Where, inside: Callable[[Where], None]) -> None:
         """Loop over a reduced axis around the tiles; the rest of its terms is left to them."""
@@ -176,7 +266,7 @@ class _Loops:
             inside(self._part(where, axis, at.index, index(emit.select(end < last, end, last))))
 
     def _part(self, where: Where, axis: int, start: Index, stop: Index) -> Where:
-        return _with(where, terms=(Terms(axis, start, stop), *where.terms))
+        return replace(where, terms=(Terms(axis, start, stop), *where.terms))
 
     def _columns(self, where: Where, inside: Callable[[Where], None]) -> None:
         """Loop over the columns in steps of the tile's vectors; the last may be cut by a mask."""
@@ -190,7 +280,12 @@ class _Loops:
                 if last is not None:
                     left = last + (-(vectors - 1) * lanes)
                     mask = self._mask(left, at.index)
-                inside(_with(moved, vectors=vectors, mask=mask))
+                moved = replace(moved, vectors=vectors, mask=mask)
+                if self.plan.pack == BEFORE:
+                    panel = self._panel(vectors)
+                    self.tiles.pack(replace(moved, panel=panel))
+                    moved = replace(moved, panel=replace(panel, write=False))
+                inside(moved)
 
         if start.number is None or stop.number is None:
             step = widest * lanes
@@ -229,23 +324,3 @@ class _Loops:
         for number, stride in zip(where.indexes, source.strides, strict=True):
             here = here.step(number, stride * size)
         copy_image(self.emit, halo, here, Place(self.scratch))
-
-
-def _with(
-    where: Where,
-    *,
-    rows: dict[int, int] | None = None,
-    vectors: int | None = None,
-    mask: Value | None = None,
-    terms: tuple[Terms, ...] | None = None,
-) -> Where:
-    """The same place with another shape of the tile."""
-    return Where(
-        where.indexes,
-        where.a,
-        where.b,
-        where.rows if rows is None else rows,
-        where.vectors if vectors is None else vectors,
-        where.mask if mask is None else mask,
-        where.terms if terms is None else terms,
-    )

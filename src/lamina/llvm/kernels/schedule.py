@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from lamina.llvm import choices
 from lamina.llvm.host import Target
@@ -20,6 +21,7 @@ from lamina.llvm.kernels.halo import Halo, with_halo
 from lamina.types import Batch, Dimension, itemsize
 
 COLUMNS, COPY = "columns", "copy"
+FIRST, BEFORE = "first", "before"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,17 @@ class Block:
 
     axis: int
     size: int
+
+
+@dataclass(frozen=True)
+class RowBlock:
+    """An axis of rows, taken in steps of `size` that are then cut into tiles."""
+
+    axis: int
+    size: int
+
+
+Item: TypeAlias = int | Block | RowBlock | str
 
 
 @dataclass(frozen=True)
@@ -41,15 +54,18 @@ class Schedule:
     order    the loops around the tiles: axes of space, blocks, the columns, and the copy of `a`
     sums     bytes of scratch for sums that wait for the next block; 0 if there are none
     halo     what is copied, if anything
+    pack     how panels of `b` come into scratch: FIRST, while the first of several tiles of rows
+             is computed, BEFORE all tiles, or "" for not at all
     """
 
     nest: Nest
     lanes: int
     tile: tuple[int, ...]
     vectors: int
-    order: tuple[int | Block | str, ...]
+    order: tuple[Item, ...]
     sums: int
     halo: Halo | None
+    pack: str = ""
 
     @property
     def blocked(self) -> frozenset[int]:
@@ -62,7 +78,19 @@ class Schedule:
 
     @property
     def scratch_bytes(self) -> int:
-        return self.halo_bytes + self.sums
+        return self.halo_bytes + self.sums + self.panel_bytes
+
+    @property
+    def panel_bytes(self) -> int:
+        """One panel (all terms of the columns of a tile), or all if rows are taken in blocks."""
+        if not self.pack:
+            return 0
+        kernel = self.nest.kernel
+        terms = math.prod(_guess(size) for size in kernel.reduced)
+        vectors = self.vectors
+        if any(isinstance(item, RowBlock) for item in self.order):
+            vectors = -(-_guess(kernel.space[-1]) // self.lanes)
+        return terms * vectors * self.lanes * itemsize(kernel.accumulator)
 
 
 def _aligned(count: int) -> int:
@@ -105,7 +133,7 @@ def schedule(kernel: Contraction, target: Target) -> Schedule:
             break
         leading.append(axis)
     first = [block for block in blocks if nest.source and nest.source.strides[block.axis]]
-    order: list[int | Block | str] = [*around, *first]
+    order: list[Item] = [*around, *first]
     order += [COPY] if halo else []
     order += [block for block in blocks if block not in first]
     order += [axis for axis in others if axis not in around]
@@ -115,6 +143,11 @@ def schedule(kernel: Contraction, target: Target) -> Schedule:
     else:
         order.append(COLUMNS)
     order += [axis for axis in inside if axis not in leading]
+    pack = ""
+    if not blocks and _packable(nest):
+        pack = _packing(kernel, sizes, order, of_axis)
+    if pack == FIRST:
+        order = _row_blocks(kernel, sizes, order, of_axis)
     return Schedule(
         nest,
         lanes,
@@ -123,7 +156,52 @@ def schedule(kernel: Contraction, target: Target) -> Schedule:
         tuple(order),
         _sums(kernel, lanes) if blocks and not kernel.accumulate else 0,
         halo,
+        pack,
     )
+
+
+def _packable(nest: Nest) -> bool:
+    """Whether panels of `b` can stand in scratch: their size must be known."""
+    kernel = nest.kernel
+    static = all(isinstance(size, int) for size in (kernel.space[-1], *kernel.reduced))
+    return static and not kernel.b.guards and kernel.split < len(kernel.space) - 1
+
+
+def _packing(
+    kernel: Contraction,
+    sizes: tuple[Dimension, ...],
+    order: list[Item],
+    rows: dict[int, int],
+) -> str:
+    """Whether packing pays, and which way."""
+    terms = math.prod(_guess(size) for size in kernel.reduced)
+    columns = _guess(kernel.space[-1])
+    after = order[order.index(COLUMNS) + 1 :]
+    if len(after) != 1 or not isinstance(after[0], int):
+        heavy = _bytes(kernel.b, sizes) > choices.RESIDENT_BYTES
+        return BEFORE if heavy and order[0] == COLUMNS else ""
+    axis = after[0]
+    unknown = isinstance(sizes[axis], Batch) or axis == kernel.split
+    plain = kernel.b.strides[len(kernel.space) - 1] == 1 and kernel.b.dtype == kernel.accumulator
+    enough = _guess(sizes[axis]) >= choices.PACKED_TILES * rows[axis]
+    if terms < choices.PACKED_TERMS or columns < choices.PACKED_COLUMNS:
+        return ""
+    return FIRST if (unknown and plain) or (not unknown and enough) else ""
+
+
+def _row_blocks(
+    kernel: Contraction, sizes: tuple[Dimension, ...], order: list[Item], rows: dict[int, int]
+) -> list[Item]:
+    """Take as many rows at a time as stay in cache while all columns pass by."""
+    axis = order[-1]
+    assert isinstance(axis, int)
+    row = math.prod(_guess(size) for size in kernel.reduced) * itemsize(kernel.a.dtype)
+    step = rows[axis]
+    size = max(2, choices.ROWS_BYTES // (row * step)) * step
+    if size * 2 > _guess(sizes[axis]):
+        return order
+    place = order.index(COLUMNS)
+    return [*order[:place], RowBlock(axis, size), *order[place:]]
 
 
 def moves(access: Access, axis: int) -> bool:
@@ -156,7 +234,9 @@ def _blocks(nest: Nest) -> list[Block]:
     if any(isinstance(size, Batch) for size in kernel.space):
         return []
     touched = _bytes(kernel.a, sizes) + _bytes(kernel.b, sizes)
-    if touched <= choices.PASS_BYTES:
+    # Where terms lie side by side in `a` its rows stream by; packed panels serve these better.
+    streams = not any(kernel.a.strides[axis] == 1 for axis in range(first - 1))
+    if touched <= choices.PASS_BYTES or streams:
         return [Block(axis, 1) for axis in forced]
     terms, found = 1, []
     for axis in reversed(range(first, len(sizes))):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lamina.llvm import choices, maths
 from lamina.llvm.emit import MEMORY, REGISTER, Emit, Index, Place, Value, vector
@@ -45,6 +45,22 @@ class Terms:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """The columns of `b` that a tile meets, vector behind vector in scratch.
+
+    strides  bytes between neighbours on every axis; a value where it is known at run time whether
+             this is the panel or `b` itself
+    write    whether the tile reads `b` and fills the panel for the tiles after it
+    masked   whether this may be `b` itself, beyond the end of which nothing may be read
+    """
+
+    here: Place
+    strides: tuple[int | Value, ...]
+    write: bool = False
+    masked: bool = False
+
+
+@dataclass(frozen=True)
 class Where:
     """The place of a tile: what the loops around it have fixed so far.
 
@@ -53,6 +69,7 @@ class Where:
     rows     rows of the tile along axes of space
     vectors  vectors of columns, the last of them under `mask`
     terms    the reduced axes that the tile itself runs over
+    panel    where columns come from, or go to, if `b` is packed
     """
 
     indexes: tuple[Index, ...]
@@ -62,6 +79,7 @@ class Where:
     vectors: int = 1
     mask: Value | None = None
     terms: tuple[Terms, ...] = ()
+    panel: Panel | None = None
 
 
 class Tiles:
@@ -183,7 +201,16 @@ class Tiles:
             where.vectors,
             where.mask,
             where.terms,
+            where.panel and self._moved_panel(where.panel, axis, index),
         )
+
+    def _moved_panel(self, panel: Panel, axis: int, index: Index) -> Panel:
+        stride = panel.strides[axis]
+        if isinstance(stride, int):
+            here = panel.here.step(index, stride)
+        else:
+            here = panel.here.step(index.on(self.emit) * stride)
+        return replace(panel, here=here)
 
     def _term(
         self,
@@ -219,11 +246,32 @@ class Tiles:
         return result
 
     def _column(self, at: Where, v: int, *, resident: bool) -> Value:
-        b = self.kernel.b
+        b, panel = self.kernel.b, at.panel
         if b.guards:
             return self._guarded(1, self.point(at, {}, v))
+        packed = panel and panel.here + v * self.lanes * itemsize(self.kernel.accumulator)
+        if packed and not panel.write:
+            mask = at.mask if panel.masked and v == at.vectors - 1 else None
+            return self.emit.load(packed, self.type, mask=mask)
         here = at.b + v * self.lanes * b.strides[self.column] * itemsize(b.dtype)
-        return self._read(b, here, at, v, resident=resident)
+        value = self._read(b, here, at, v, resident=resident)
+        if packed:
+            self.emit.store(value, packed)
+        return value
+
+    def pack(self, where: Where) -> None:
+        """Fill a panel without computing anything."""
+
+        def nest(level: int, at: Where) -> None:
+            if level == len(where.terms):
+                for v in range(at.vectors):
+                    self._column(at, v, resident=False)
+                return
+            terms = where.terms[level]
+            with self.emit.loop(terms.start, terms.stop) as k:
+                nest(level + 1, self.moved(at, terms.axis, k.index))
+
+        nest(0, where)
 
     def _read(
         self, side: Access, here: Place, at: Where, v: int, *, resident: bool = False
