@@ -8,8 +8,27 @@ from typing import Any
 
 from lamina.llvm.emit import Module
 from lamina.llvm.host import Target
-from lamina.llvm.kernel import Contraction, Elementwise, Kernel, Reduction, RowGroup
-from lamina.llvm.kernels import contraction, elementwise, reduction, rowgroup
+from lamina.llvm.kernel import (
+    Contraction,
+    Cumulative,
+    Elementwise,
+    Kernel,
+    Reduction,
+    RowGroup,
+    Scatter,
+    Sort,
+    WindowGradient,
+)
+from lamina.llvm.kernels import (
+    contraction,
+    cumulative,
+    elementwise,
+    reduction,
+    rowgroup,
+    scatter,
+    sort,
+    window,
+)
 
 
 def _none(_kernel: Any, _target: Target) -> int:
@@ -34,6 +53,10 @@ GENERATORS: dict[type, Generator] = {
     Elementwise: Generator(elementwise.build, elementwise.operands),
     Reduction: Generator(reduction.build, reduction.operands),
     RowGroup: Generator(rowgroup.build, rowgroup.operands, rowgroup.scratch_bytes),
+    WindowGradient: Generator(window.build, window.operands),
+    Scatter: Generator(scatter.build, scatter.operands),
+    Cumulative: Generator(cumulative.build, cumulative.operands),
+    Sort: Generator(sort.build, sort.operands, sort.scratch_bytes),
     Contraction: Generator(contraction.build, contraction.operands, contraction.scratch_bytes),
 }
 

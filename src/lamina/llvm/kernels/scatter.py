@@ -1,4 +1,4 @@
-"""Scatter: add, set or maximise rows into a table, rows in order, split by destination.
+"""Scatter: add, set or maximise rows into a table in place, in order, split by destination.
 
 Every call goes through all indices and takes those whose destination is its own, so that the
 result does not depend on how many calls share the table.
@@ -82,5 +82,3 @@ def _load(emit: Emit, start: Place, span: Span, dtype: str) -> Value:
     place = start.step(span.index, itemsize(dtype))
     kind = vector(MEMORY[dtype], span.lanes)
     return from_memory(emit, emit.load(place, kind, mask=span.mask), dtype)
-
-
