@@ -71,6 +71,12 @@ def depends(roots: Iterable[Node], on: Iterable[Node]) -> set[Node]:
     return found
 
 
+def is_zero(node: Node) -> bool:
+    """Whether this is a constant 0 of some shape."""
+    source = node.inputs[0] if isinstance(node.op, Broadcast) else node
+    return isinstance(source.op, Const) and source.op.value == 0
+
+
 def terms(node: Node) -> list[Node]:
     """The summands of a sum."""
     found, stack = [], [node]
@@ -229,7 +235,7 @@ def _outside(term: Node, stack: _Stack) -> Finish | None:
             return lambda outside: _summed(term.op, [outside[place] for place in places])
         case Scatter(kind="add", axis=0, batch=0):
             base, *step = term.inputs
-            if not (isinstance(base.op, Broadcast) and isinstance(base.inputs[0].op, Const)):
+            if not is_zero(base):
                 return None
             places = [stack.place(x) for x in step]
             return lambda outside: apply(term.op, base, *(outside[place] for place in places))
