@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import subprocess
 import sys
@@ -124,7 +123,7 @@ class Steps:
 
     def run(self, lease, name, rounds=0, waiter=0):
         self.args[:] = lease.sync, rounds, self.data.ctypes.data, waiter
-        lease.run(self.loaded.address(name), self.args.ctypes.data)
+        return lease.run(self.loaded.address(name), self.args.ctypes.data)
 
 
 @pytest.fixture
@@ -224,37 +223,21 @@ def test_denormals_are_flushed_on_every_thread_and_the_callers_mode_comes_back(o
     assert tiny * np.float32(0.5) != 0.0
 
 
-def test_the_second_caller_runs_alone(own_pool, steps):
-    with take(own_pool, 2) as first, take(own_pool, 2) as second:
-        assert (first.threads, second.threads) == (2, 1)
-        assert first.sync != second.sync
-        steps.run(second, "rounds", 5)
-        steps.run(first, "rounds", 5)
-    with take(own_pool, 2) as third:
-        assert third.threads == 2
-
-
-def test_a_lease_ends_once(own_pool):
-    first = take(own_pool, 2)
-    first.end()
-    second = take(own_pool, 2)
-    first.end()
-    assert take(own_pool, 2).threads == 1
-    assert second.threads == 2
-    second.end()
-
-
-def test_a_lost_lease_frees_the_pool(own_pool):
-    def forgets():
-        lease = take(own_pool, 2)
-        assert lease.threads == 2
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        forgets()
-    gc.collect()
-    with take(own_pool, 2) as lease:
-        assert lease.threads == 2
+def test_who_finds_the_workers_taken_runs_alone(own_pool, steps):
+    other = Steps()
+    long = threading.Thread(
+        target=lambda: ran.append(other.run(take(own_pool, 2), "wait", 300_000_000))
+    )
+    ran = []
+    lease = take(own_pool, 2)
+    assert steps.run(lease, "rounds", 5) == 2
+    long.start()
+    time.sleep(0.1)
+    assert steps.run(lease, "rounds", 5) == 1
+    assert not ran
+    long.join()
+    assert ran == [2]
+    assert steps.run(lease, "rounds", 5) == 2
 
 
 def test_many_callers_at_once(own_pool):
@@ -264,9 +247,8 @@ def test_many_callers_at_once(own_pool):
         steps = Steps()
         for _ in range(30):
             with take(own_pool, 2) as lease:
-                threads = lease.threads
                 steps.data[:] = 0
-                steps.run(lease, "rounds", 10)
+                threads = steps.run(lease, "rounds", 10)
                 if steps.data[:threads, 0].tolist() != [10] * threads:
                     wrong.append(threads)
 
@@ -362,12 +344,11 @@ loaded = engine.load(engine.compile_text(runtime.barrier_text(target) + STEPS, t
 data, args = np.zeros((64, 16), np.int64), np.zeros(4, np.int64)
 def run(lease, name, rounds=0, waiter=0):
     args[:] = lease.sync, rounds, data.ctypes.data, waiter
-    lease.run(loaded.address(name), args.ctypes.data)
+    return lease.run(loaded.address(name), args.ctypes.data)
 def work(threads=2, rounds=100):
     data[:] = 0
     with pool.lease(threads) as lease:
-        run(lease, "rounds", rounds)
-        got = lease.threads
+        got = run(lease, "rounds", rounds)
     assert data[:got, 0].tolist() == [rounds] * got
     return got
 """
@@ -544,7 +525,7 @@ def test_a_storm_of_signals_disturbs_nothing():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_interrupts_at_any_moment_never_lose_the_pool():
-    """Ctrl-C strikes between any two instructions of taking, running and ending a lease."""
+    """Ctrl-C strikes between any two instructions of a call, in Python and in native code."""
     program = """
         work()
         def strike(*ignored):
@@ -587,8 +568,7 @@ def test_interrupts_while_workers_start():
             signal.setitimer(signal.ITIMER_REAL, 0)
             data[:] = 0
             with pool.Lease(module, own, 3) as lease:
-                run(lease, "rounds", 3)
-                got = lease.threads
+                got = run(lease, "rounds", 3)
             assert data[:got, 0].tolist() == [3] * got
             assert own.stop()
         print("done", struck > 10)

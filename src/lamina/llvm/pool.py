@@ -1,13 +1,12 @@
 """The process's worker threads: Python threads that sit in native code, asleep between jobs.
 
-A caller takes a lease for one call, runs a step on all its threads, and ends the lease:
+    lease = pool.lease(4)                 # at most four threads, the caller's own among them
+    lease.run(entry, args)                # void entry(ptr args, i64 tid, i64 threads)
 
-    with pool.lease(4) as lease:
-        lease.run(entry, args)            # void entry(ptr args, i64 tid, i64 threads)
-
-There is one pool, and one call has it at a time. A caller that does not get it runs on its own
-thread alone, which gives the same bits. Workers start at the first lease of more than one thread
-and then stay. The calling convention stands at the top of `runtime`.
+There is one pool, and one call has it at a time, from its beginning to its end in native code. A
+call that finds it taken runs on its own thread alone, which gives the same bits. Workers start at
+the first lease of more than one thread and then stay. The calling convention stands at the top of
+`runtime`.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ _STOP_SECONDS = 2.0
 _MEASURE_NANOSECONDS = 50_000
 
 _RunFunction = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64
+    ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64
 )
 _WorkerFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
 _MeasureFunction = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)
-_StopFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
+_StopFunction = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)
 _InitFunction = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
 
@@ -111,9 +110,7 @@ class Pool:
         self._area = native.area(most - 1)
         self._workers: list[threading.Thread] = []
         self._joining = threading.Lock()
-        # Who has the pool: a token under the only key. Taking it is one operation of a dict, so
-        # that wherever Ctrl-C strikes, the pool is free again when the lease with the token dies.
-        self._owner: dict[int, object] = {}
+        self._wanted = 1
 
     @property
     def size(self) -> int:
@@ -125,21 +122,15 @@ class Pool:
         """The address of the sync area."""
         return self._area.address
 
-    def acquire(self, token: object, threads: int) -> int:
-        """Take the pool without waiting: how many threads the caller gets, 1 if it is taken."""
-        if not self.alive or self._owner.setdefault(0, token) is not token:
-            return 1
-        if self.size < threads:
-            self._grow(min(threads, self.most))
+    def grow(self, threads: int) -> int:
+        """Start workers until `threads` can work, or the system refuses; how many can."""
+        threads = min(threads, self.most)
+        if self.alive and self.size < threads:
+            self._grow(threads)
         return min(threads, self.size)
 
-    def release(self, token: object) -> None:
-        """Give the pool back, if `token` has it."""
-        if self._owner.get(0) is token:
-            del self._owner[0]
-
     def _grow(self, threads: int) -> None:
-        """Start workers until `threads` can work, or the system refuses."""
+        self._wanted = max(self._wanted, threads)
         for index in range(self.size, threads):
             worker = threading.Thread(target=self._work, name=f"lamina-worker-{index}", daemon=True)
             try:
@@ -157,7 +148,7 @@ class Pool:
     def _work(self) -> None:
         """A worker's life. It counts itself in: Ctrl-C cannot come between, as it might outside."""
         with self._joining:
-            if self.size >= self.most or not self.alive:
+            if self.size >= self._wanted or not self.alive:
                 return
             tid = self.size
             self._workers.append(threading.current_thread())
@@ -165,37 +156,31 @@ class Pool:
 
     def stop(self, seconds: float = _STOP_SECONDS) -> bool:
         """End the workers, unless a call is under way; whether they have ended."""
-        self.alive = False
-        token = object()
-        if self._owner.setdefault(0, token) is not token:
-            return False
         with self._joining:
-            self.native.stop(self.sync, self.size)
-        deadline = time.monotonic() + seconds
-        for worker in self._workers:
-            worker.join(max(0.0, deadline - time.monotonic()))
-        self.release(token)
+            self.alive = False
+        if self._workers and self.native.stop(self.sync, self.size):
+            deadline = time.monotonic() + seconds
+            for worker in self._workers:
+                worker.join(max(0.0, deadline - time.monotonic()))
         return not any(worker.is_alive() for worker in self._workers)
 
 
 class Lease:
-    """The right to run steps, on `threads` threads or, where they were taken, on one."""
+    """The right to run steps on `threads` threads, or on one while another call has the others."""
 
-    __slots__ = ("_native", "_pool", "_threads", "_token")
+    __slots__ = ("_native", "_pool", "_threads")
 
     def __init__(self, native: Runtime, pool: Pool | None, threads: int) -> None:
         self._native = native
         self._pool = pool
-        self._token = object()
-        self._threads = 1
-        if pool is not None:
-            self._threads = pool.acquire(self._token, threads)
-            if self._threads < 2:
-                self.end()
+        self._threads = 1 if pool is None else pool.grow(threads)
 
     @property
     def threads(self) -> int:
-        """On how many threads `run` runs. A lease that a fork carried into a child has one."""
+        """On how many threads `run` runs at most: the step needs memory for so many.
+
+        A lease that a fork carried into a child has one.
+        """
         return self._threads if self._pool is None or self._pool.alive else 1
 
     @property
@@ -203,21 +188,16 @@ class Lease:
         """The address of the sync area, for the step's arguments."""
         return self._native.single.address if self._pool is None else self._pool.sync
 
-    def run(self, entry: int, args: int) -> None:
+    def run(self, entry: int, args: int) -> int:
         """Call `void entry(ptr args, i64 tid, i64 threads)` on all threads; wait for all.
 
         entry, args    addresses; whoever calls keeps code and memory alive until the return
+        returns        on how many threads it ran: `threads`, or 1 if another call had the others
 
         Ctrl-C during the call is handled after it, by the interpreter.
         """
-        self._native.run(self.sync, entry, args, self.threads)
-
-    def end(self) -> None:
-        """Give the threads back; a second call does nothing."""
-        if self._pool is not None:
-            self._pool.release(self._token)
-            self._pool = None
-            self._threads = 1
+        ran: int = self._native.run(self.sync, entry, args, self.threads)
+        return ran
 
     def __enter__(self) -> Self:
         return self
@@ -228,11 +208,7 @@ class Lease:
         failure: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.end()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_token"):
-            self.end()
+        """Nothing is held between calls; a `with` block shows how long the sync area is used."""
 
 
 class _Process:

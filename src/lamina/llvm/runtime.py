@@ -17,9 +17,10 @@ The module of a step begins with `barrier_text(target)`, which defines (all `int
 
 A barrier orders memory: what any thread wrote before it, every thread reads after it. All threads
 must pass the same barriers, so a decision to stop early (the clock, an error word) is taken by one
-thread, written to memory before a barrier and read by all after it. With `threads` 1 a barrier
-does nothing. A barrier costs some tenths of a microsecond while all threads run; a thread that
-has waited for `SPIN_MICROSECONDS` sleeps in the system until the last one comes.
+thread, written to memory before a barrier and read by all after it. A caller that finds the workers
+taken runs alone, with `threads` 1, and then a barrier does nothing. It costs some tenths of a
+microsecond while all threads run; a thread that has waited for `SPIN_MICROSECONDS` sleeps in the
+system until the last one comes.
 
 Sync area
 ---------
@@ -38,6 +39,7 @@ by the code here only. Lines are 128 bytes apart, since processors fetch them in
     384   i32 running      workers that have not finished the job
     388   i32 waiting      whether the caller sleeps on `running`
     392   ptr entry, ptr args, i64 threads      the job
+    448   i32 busy         whether a call has the workers
     512   a lock, 640 a condition               for the systems that need them
     1024  slots of workers, 128 bytes each: i32 posted, i32 asleep
 
@@ -54,7 +56,7 @@ SPIN_MICROSECONDS = 20
 ARRIVED, GENERATION, SLEEPERS = 0, 128, 256
 SLEEP, WAKE, NANOSECONDS, SPIN = 264, 272, 280, 288
 SYSTEM, NUMBER = 296, 336
-RUNNING, WAITING, JOB = 384, 388, 392
+RUNNING, WAITING, JOB, BUSY = 384, 388, 392, 448
 LOCK, CONDITION = 512, 640
 SLOTS, SLOT_BYTES = 1024, 128
 
@@ -167,11 +169,14 @@ define internal i64 @lamina_nanoseconds(ptr %sync) noinline nounwind {{
 def runtime_text(target: Target, table: OsTable) -> str:
     """LLVM text of the runtime module of this process: what the area's pointers lead to.
 
-    `@lamina_run(ptr sync, ptr entry, ptr args, i64 threads)` runs a step on the caller's thread
-    and on `threads - 1` workers, and returns when all are done.
-    `@lamina_worker(ptr sync, i64 tid)` is the life of a worker: it returns when it is posted an
-    entry of null, as `@lamina_stop(ptr sync, i64 threads)` does. `@lamina_sleep`, `@lamina_wake`
-    and `@lamina_time` are for the area.
+    `i64 @lamina_run(ptr sync, ptr entry, ptr args, i64 threads)` runs a step on the caller's thread
+    and on `threads - 1` workers, or on the caller's alone if another call has the workers. It
+    returns when all are done: on how many threads the step ran. Taking the workers and giving them
+    back happens in here, where no Ctrl-C can come between.
+    `void @lamina_worker(ptr sync, i64 tid)` is the life of a worker: it returns when it is posted
+    an entry of null, as `i64 @lamina_stop(ptr sync, i64 threads)` does, which keeps the workers
+    from all later calls, and returns 0 if a call has them now. `@lamina_sleep`, `@lamina_wake` and
+    `@lamina_time` are for the area.
     `@lamina_measure(ptr sync, i64 nanoseconds)` counts the ticks in that time.
     """
     parts = [_spin_text(target), denormal_text(target), _system_text(table), _WORKER, _RUN]
@@ -351,15 +356,25 @@ wake:
 done:
   ret void
 }}
-define void @lamina_run(ptr %sync, ptr %entry, ptr %args, i64 %threads) nounwind {{
+define i64 @lamina_run(ptr %sync, ptr %entry, ptr %args, i64 %threads) nounwind {{
 begin:
 {_at("running", "%sync", RUNNING)}
 {_at("waiting_at", "%sync", WAITING)}
+{_at("busy_at", "%sync", BUSY)}
 {_JOB}
-  %others = sub i64 %threads, 1
-  %alone = icmp slt i64 %threads, 2
-  br i1 %alone, label %own, label %share
+  %one = icmp slt i64 %threads, 2
+  br i1 %one, label %alone, label %take
+take:
+  %pair = cmpxchg ptr %busy_at, i32 0, i32 1 acq_rel monotonic
+  %taken = extractvalue {{ i32, i1 }} %pair, 1
+  br i1 %taken, label %share, label %alone
+alone:
+  %caller_mode = call i64 @lamina_flush()
+  call void %entry(ptr %args, i64 0, i64 1)
+  call void @lamina_unflush(i64 %caller_mode)
+  ret i64 1
 share:
+  %others = sub i64 %threads, 1
   %count = trunc i64 %others to i32
   store ptr %entry, ptr %entry_at, align 8
   store ptr %args, ptr %args_at, align 8
@@ -377,7 +392,7 @@ own:
   %mode = call i64 @lamina_flush()
   call void %entry(ptr %args, i64 0, i64 %threads)
   call void @lamina_unflush(i64 %mode)
-  br i1 %alone, label %done, label %wait
+  br label %wait
 wait:
   %left = load atomic i32, ptr %running acquire, align 4
   %finished = icmp eq i32 %left, 0
@@ -397,18 +412,26 @@ sleep:
   call void @lamina_sleep(ptr %sync, ptr %running, i32 %now)
   br label %check
 done:
-  ret void
+  store atomic i32 0, ptr %busy_at release, align 4
+  ret i64 %threads
 }}
 """
 
 _STOP = f"""
-define void @lamina_stop(ptr %sync, i64 %threads) nounwind {{
+define i64 @lamina_stop(ptr %sync, i64 %threads) nounwind {{
 entry:
+{_at("busy_at", "%sync", BUSY)}
 {_JOB}
+  %pair = cmpxchg ptr %busy_at, i32 0, i32 1 acq_rel monotonic
+  %taken = extractvalue {{ i32, i1 }} %pair, 1
+  br i1 %taken, label %begin, label %refuse
+refuse:
+  ret i64 0
+begin:
   store ptr null, ptr %entry_at, align 8
   br label %next
 next:
-  %tid = phi i64 [1, %entry], [%after, %post]
+  %tid = phi i64 [1, %begin], [%after, %post]
   %more = icmp slt i64 %tid, %threads
   br i1 %more, label %post, label %done
 post:
@@ -416,7 +439,7 @@ post:
   %after = add i64 %tid, 1
   br label %next
 done:
-  ret void
+  ret i64 1
 }}
 """
 
