@@ -42,6 +42,7 @@ from lamina.llvm.step import (
 from lamina.llvm.task import Task
 from lamina.llvm.verify import verify
 from lamina.transform.absorb import absorb
+from lamina.transform.simplify import simplify
 from lamina.types import Type, numpy_dtype, static_shape
 
 CALL_NANOSECONDS = 100_000_000
@@ -96,7 +97,8 @@ def generate(
 ) -> Generated:
     """The LLVM text of a program's step."""
     parts = choices.parts(capacity)
-    simple = program.with_roots(absorb(arrange(write_out(program.roots))))
+    simple = simplify(program.with_roots(write_out(program.roots)))
+    simple = simple.with_roots(absorb(arrange(simple.roots)))
     lowered = lower(simple, capacity, parts)
     planned = plan(lowered, capacity, parts, apart=config.arena() == "apart")
     verify(planned)

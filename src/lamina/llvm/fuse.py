@@ -85,7 +85,7 @@ class Fuser:
     def __init__(self, roots: Sequence[Node], capacity: int) -> None:
         self.roots = list(dict.fromkeys(roots))
         self.capacity = capacity
-        self.order = toposort(self.roots)
+        self.order = _independent_first(toposort(self.roots))
         self.position = {node: i for i, node in enumerate(self.order)}
         self.readers = users(self.order)
         self.needs: set[Node] = set()
@@ -399,6 +399,19 @@ class Fuser:
             group.kind = "special"
         self.groups.append(group)
         return group
+
+
+def _independent_first(order: list[Node]) -> list[Node]:
+    """What does not depend on the batch (step sizes, counters) before all that does.
+
+    Then a group of updates finds everything computed that it needs, and stays one group.
+    """
+    dependent: set[Node] = set()
+    for node in order:
+        own = any(type.batch_axis is not None for type in node.types)
+        if own or any(parent in dependent for parent in node.inputs):
+            dependent.add(node)
+    return [n for n in order if n not in dependent] + [n for n in order if n in dependent]
 
 
 def fuse(roots: Sequence[Node], capacity: int) -> Fusion:

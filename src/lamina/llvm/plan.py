@@ -14,7 +14,7 @@ memory by liveness counted in tasks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from lamina.llvm import choices
@@ -22,7 +22,7 @@ from lamina.llvm.kernel import Elementwise, Load, Store
 from lamina.llvm.lower import Lowered
 from lamina.llvm.task import Loop, Operand, Step, Task
 from lamina.llvm.views import Buffer, contiguous_strides
-from lamina.types import Batch, itemsize
+from lamina.types import Batch, Dimension, itemsize
 
 ALIGNMENT = 64
 
@@ -360,10 +360,15 @@ def _same_index(task: Task, fresh: Buffer, state: Buffer) -> bool:
         if getattr(instruction, "operand", -1) in numbers:
             if not isinstance(instruction, Load):
                 return False
-            place = (instruction.offset, instruction.strides)
-            if place != (stores[0].offset, stores[0].strides):
+            if not _same_place(instruction, stores[0], getattr(spec, "space", ())):
                 return False
     return True
+
+
+def _same_place(load: Load, store: Store, space: Sequence[Dimension]) -> bool:
+    """Whether both have the same address everywhere; strides on axes of one do not matter."""
+    strides = zip(load.strides, store.strides, space, strict=True)
+    return load.offset == store.offset and all(a == b or size == 1 for a, b, size in strides)
 
 
 def _rename(step: Step, renamed: dict[Buffer, Buffer]) -> None:
