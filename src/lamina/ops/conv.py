@@ -266,6 +266,18 @@ def average_pool(
     return _pool("mean", inputs, pool_size, strides, padding, data_format)
 
 
+@operation
+def sum_pool(
+    inputs: Any,
+    pool_size: Any,
+    strides: Any = None,
+    padding: str = "valid",
+    data_format: str | None = None,
+) -> Tensor:
+    """The sum of each window; lamina's own."""
+    return _pool("sum", inputs, pool_size, strides, padding, data_format)
+
+
 def _adaptive(kind: str, inputs: Any, output_size: Any, data_format: str | None) -> Tensor:
     x, first = _to_last(floating(inputs), data_format)
     count = x.ndim - 2
