@@ -133,10 +133,7 @@ def serialize_keras_object(value: Any) -> Any:
             return {"class_name": "__bytes__", "config": {"value": value.decode("latin-1")}}
         case dict():
             return {key: serialize_keras_object(part) for key, part in value.items()}
-        case tuple():
-            parts = [serialize_keras_object(part) for part in value]
-            return {"class_name": "__tuple__", "config": {"value": parts}}
-        case list() | set() | frozenset():
+        case list() | tuple() | set() | frozenset():
             return [serialize_keras_object(part) for part in value]
         case np.generic():
             return value.item()

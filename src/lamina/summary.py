@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lamina import tree
+from lamina.errors import LaminaError
 from lamina.types import Batch, itemsize
 
 STYLES = {"name": "", "type": "color(33)", "number": "color(34)", "none": "color(45)"}
@@ -57,9 +58,7 @@ def output_shape_text(layer: Any) -> str:
         if outputs is not None:
             shapes = [shape_text(tensor.shape) for tensor in tree.flatten(outputs)]
             return shapes[0] if len(shapes) == 1 else f"[{', '.join(shapes)}]"
-    shape = getattr(layer, "_last_output_shape", None)
-    if shape is None:
-        shape = _computed_shape(layer)
+    shape = _computed_shape(layer)
     if shape is None:
         return "?"
     if isinstance(shape, (list, tuple)) and shape and isinstance(shape[0], (list, tuple)):
@@ -70,13 +69,13 @@ def output_shape_text(layer: Any) -> str:
 
 
 def _computed_shape(layer: Any) -> Any:
-    given = getattr(layer, "_build_shapes_dict", None)
-    if not given:
+    given = getattr(layer, "_build_shapes", None)
+    if not given or not layer.built:
         return None
     try:
         return layer.compute_output_shape(*given.values())
-    except (NotImplementedError, TypeError, ValueError):
-        return None
+    except (LaminaError, NotImplementedError, TypeError, ValueError):
+        return None  # the layer takes other arguments too, or says nothing of its output
 
 
 def _rows(
@@ -90,17 +89,17 @@ def _rows(
     for layer in layers:
         prefix = "   " * depth + "└ " if depth else ""
         built = getattr(layer, "built", True)
-        count = f"{parameter_count(layer.weights):,}" if built else "0 (unbuilt)"
+        own = getattr(layer, "weights", ())
+        count = f"{parameter_count(own):,}" if built else "0 (unbuilt)"
         row = [
-            f"{prefix}{layer.name} ({type(layer).__name__})",
+            f"{prefix}{layer.name} ({getattr(layer, '_shown_class', type(layer).__name__)})",
             output_shape_text(layer),
             count,
         ]
         if connected is not None:
             row.append(connected(layer))
         if show_trainable:
-            has = bool(getattr(layer, "weights", ()))
-            row.append(("Y" if layer.trainable else "N") if has else "-")
+            row.append(("Y" if layer.trainable else "N") if own else "-")
         yield row
         if expand_nested and getattr(layer, "layers", None):
             yield from _rows(

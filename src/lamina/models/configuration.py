@@ -6,8 +6,15 @@ from typing import Any
 
 from lamina import optimizers, serialization, tree
 from lamina.errors import FileFormatError
-from lamina.layers.symbolic import KerasTensor, Operation, is_keras_tensor
+from lamina.layers.symbolic import KerasTensor, Operation, OpOperation, is_keras_tensor
 from lamina.models.graph import CallGraph
+from lamina.models.operations import (
+    call_arguments,
+    call_parts,
+    is_op_data,
+    op_data,
+    rebuilt_op,
+)
 
 
 def graph_config(graph: CallGraph) -> dict[str, Any]:
@@ -37,15 +44,24 @@ def graph_config(graph: CallGraph) -> dict[str, Any]:
             return {key: plain(part) for key, part in value.items()}
         return serialization.serialize_keras_object(value)
 
+    def node_data(node: Any) -> dict[str, Any]:
+        args, kwargs = node.args, node.kwargs
+        if isinstance(node.operation, OpOperation):
+            args, kwargs = call_parts(node.operation, args, kwargs)[0], {}
+        return {
+            "args": [plain(argument) for argument in args],
+            "kwargs": {key: plain(value) for key, value in kwargs.items()},
+        }
+
     layers = []
     for operation in graph.operations:
-        data = serialization.serialize_keras_object(operation)
+        if isinstance(operation, OpOperation):
+            data = op_data(operation)
+        else:
+            data = serialization.serialize_keras_object(operation)
         data["name"] = operation.name
         data["inbound_nodes"] = [
-            {
-                "args": [plain(argument) for argument in node.args],
-                "kwargs": {key: plain(value) for key, value in node.kwargs.items()},
-            }
+            node_data(node)
             for index, node in enumerate(operation._inbound_nodes)
             if (id(operation), index) in numbers and not node.is_input
         ]
@@ -67,13 +83,16 @@ def rebuilt_graph(config: dict[str, Any]) -> tuple[Any, Any]:
     raises   FileFormatError if calls refer to tensors that nothing makes
     """
     operations: dict[str, Operation] = {}
+    attributes: dict[str, dict[str, Any]] = {}
     waiting: list[tuple[str, list[dict[str, Any]]]] = []
     for data in config["layers"]:
         name = data.get("name") or data["config"]["name"]
         if name in operations:
             raise FileFormatError(f"two layers are called {name!r}.")
-        # A call builds the layer; building it here as well would do so twice.
-        operations[name] = _operation(data, name)
+        if is_op_data(data):
+            operations[name], attributes[name] = rebuilt_op(data)
+        else:
+            operations[name] = _operation(data, name)
         nodes = list(data.get("inbound_nodes") or [])
         if nodes:
             waiting.append((name, nodes))
@@ -87,7 +106,7 @@ def rebuilt_graph(config: dict[str, Any]) -> tuple[Any, Any]:
         left = [
             (name, rest)
             for name, nodes in waiting
-            if (rest := _called(operations[name], name, nodes, made, calls))
+            if (rest := _called(operations[name], name, nodes, made, calls, attributes.get(name)))
         ]
         if sum(len(rest) for _, rest in left) == sum(len(nodes) for _, nodes in waiting):
             raise FileFormatError(
@@ -122,6 +141,7 @@ def _called(
     nodes: list[Any],
     made: dict[Any, KerasTensor],
     calls: dict[str, int],
+    attributes: dict[str, Any] | None,
 ) -> list[Any]:
     """Make the calls whose tensors are there, in order; gives those that have to wait."""
     for place, node in enumerate(nodes):
@@ -132,6 +152,8 @@ def _called(
             kwargs = {key: _argument(value, made) for key, value in node["kwargs"].items()}
         except _UnknownTensorError:
             return nodes[place:]
+        if isinstance(operation, OpOperation):
+            args, kwargs = call_arguments(operation, args, {**(attributes or {}), **kwargs})
         operation(*args, **kwargs)
         _keep(made, name, calls[name], operation._inbound_nodes[-1])
         calls[name] += 1
