@@ -90,8 +90,8 @@ def lesser(emit: Emit, a: Value, b: Value) -> Value:
 
 
 def _sign(emit: Emit, x: Value) -> Value:
-    one = elementary.with_sign(emit, emit.value(1.0, x.type), x)
-    return emit.select(x.compare("", "one", 0.0), one, x)
+    zero = emit.select(x.is_nan(), x, 0.0)
+    return emit.select(x > 0.0, 1.0, emit.select(x < 0.0, -1.0, zero))
 
 
 def _floor_divide(emit: Emit, x: Value, y: Value) -> Value:
