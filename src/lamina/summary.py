@@ -12,6 +12,7 @@ from typing import Any
 
 from lamina import tree
 from lamina.errors import LaminaError
+from lamina.layers.symbolic import OpOperation
 from lamina.types import Batch, itemsize
 
 STYLES = {"name": "", "type": "color(33)", "number": "color(34)", "none": "color(45)"}
@@ -68,6 +69,13 @@ def output_shape_text(layer: Any) -> str:
     return shape_text(shape)
 
 
+def _class_text(layer: Any) -> str:
+    """The class of a layer; for an op, what Keras calls its class."""
+    if isinstance(layer, OpOperation):
+        return "".join(part.title() for part in layer.function.__name__.split("_"))
+    return type(layer).__name__
+
+
 def _computed_shape(layer: Any) -> Any:
     given = getattr(layer, "_build_shapes", None)
     if not given or not layer.built:
@@ -92,7 +100,7 @@ def _rows(
         own = getattr(layer, "weights", ())
         count = f"{parameter_count(own):,}" if built else "0 (unbuilt)"
         row = [
-            f"{prefix}{layer.name} ({getattr(layer, '_shown_class', type(layer).__name__)})",
+            f"{prefix}{layer.name} ({_class_text(layer)})",
             output_shape_text(layer),
             count,
         ]

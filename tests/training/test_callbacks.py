@@ -124,7 +124,9 @@ def test_checkpoint_saves_the_best_only(tmp_path):
 
 
 def test_checkpoint_every_few_steps(tmp_path):
-    callback = ModelCheckpoint(tmp_path / "b{batch}.weights.h5", save_weights_only=True, save_freq=2)
+    callback = ModelCheckpoint(
+        tmp_path / "b{batch}.weights.h5", save_weights_only=True, save_freq=2
+    )
     called = CallbackList([callback], model=Model())
     assert called.wants_each_step("train")
     called.on_epoch_begin(0)

@@ -193,6 +193,6 @@ def test_running_out_warns():
 
 def test_generators_may_yield_lists_of_numbers():
     source = source_of(iter([(np.zeros((2, 1)), [1, 0])]))
-    (x, y), = source.epoch()
+    ((x, y),) = source.epoch()
     np.testing.assert_array_equal(y, [1, 0])
     assert x.shape == (2, 1)
