@@ -22,10 +22,8 @@ WIDEST_TILE = 5
 # Where the number of rows is known only at run time, tiles are chosen for this many.
 USUAL_ROWS = 16
 # Multiply-adds, and terms of a sum, that may be written out one after another.
-LONGEST_BODY = 320
+LONGEST_BODY = 150
 MOST_WRITTEN_OUT = 12
-# Terms of a sum taken in one pass where the sums stand in memory (measured: 60 to 120 are best).
-TERMS_A_PASS = 100
 # Bytes of both operands that one pass over a sum may touch before it is cut into blocks.
 PASS_BYTES = 1 << 19
 # Bytes of `b` that stay in the second level of cache while one image after the other is taken.
@@ -73,6 +71,15 @@ def descending(largest: int) -> list[int]:
     return [largest, 1] if largest > 1 else [1]
 
 
+def terms_a_pass(bytes_a_term: int) -> int:
+    """Terms of a sum taken in one pass where sums stand in memory between passes.
+
+    What a pass reads should lie in the first level of cache (64 channels: 96 terms, 128: 60 are
+    best), but loading and storing the sums has to pay.
+    """
+    return max(60, min(120, (48 << 10) // max(bytes_a_term, 1)))
+
+
 def accumulators(target: Target, vectors: int) -> int:
     """How many rows fit: `vectors` columns and one broadcast stand beside the sums."""
     return max(1, (target.registers - vectors - 1) // vectors)
@@ -108,7 +115,7 @@ def tile_shape(
     for width in range(1, min(vectors, WIDEST_TILE) + 1):
         most = accumulators(target, width)
         for box in _boxes(rows, most):
-            cost = _tiling_cost(rows, box, vectors, width, terms, a_vectors=a_vectors)
+            cost = _tiling_cost(target, rows, box, vectors, width, terms, a_vectors=a_vectors)
             if cost < least:
                 best, least = TileShape(box, width), cost
     return best
@@ -135,7 +142,21 @@ def _boxes(rows: Sequence[Dimension], most: int) -> Iterator[tuple[int, ...]]:
                 yield (1,) * (len(rows) - 2) + (high, wide)
 
 
+def _short_cycles(
+    target: Target, rows: int, vectors: int, terms: int, *, a_vectors: bool
+) -> float:
+    """The same for a sum so short that it is written out: all its columns may stay in registers.
+
+    Neighbouring tiles overlap, so few sums do no harm; sums that do not fit beside the columns do.
+    """
+    loads = rows * vectors if a_vectors else rows
+    cycles = max(rows * vectors / 2, loads / 2)
+    fits = (rows + terms) * vectors + 3 <= target.registers
+    return cycles if fits else 2 * cycles + 0.5 * vectors
+
+
 def _tiling_cost(
+    target: Target,
     rows: Sequence[Dimension],
     box: Sequence[int],
     vectors: int,
@@ -161,8 +182,10 @@ def _tiling_cost(
         (across, panels), *along = combination
         count = math.prod(size for size, _ in along)
         tiles = panels * math.prod(number for _, number in along)
-        once = 12 + 2 * count * across
-        total += tiles * (terms * tile_cycles(count, across, a_vectors=a_vectors) + once)
+        cycles = tile_cycles(count, across, a_vectors=a_vectors)
+        if terms <= MOST_WRITTEN_OUT:
+            cycles = _short_cycles(target, count, across, terms, a_vectors=a_vectors)
+        total += tiles * (terms * cycles + 12 + 2 * count * across)
         variants += 1
     return total * (1 + 0.02 * (variants - 1))
 

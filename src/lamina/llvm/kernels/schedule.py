@@ -238,10 +238,12 @@ def _blocks(nest: Nest) -> list[Block]:
     streams = not any(kernel.a.strides[axis] == 1 for axis in range(first - 1))
     if touched <= choices.PASS_BYTES or streams:
         return [Block(axis, 1) for axis in forced]
+    moved = [itemsize(side.dtype) * abs(side.strides[-1]) for side in (kernel.a, kernel.b)]
+    most = choices.terms_a_pass(sum(moved))
     terms, found = 1, []
     for axis in reversed(range(first, len(sizes))):
         extent = _guess(sizes[axis])
-        size = max(1, choices.TERMS_A_PASS // terms)
+        size = max(1, most // terms)
         if axis in forced:
             found.append(Block(axis, 1))
         elif size < extent or isinstance(sizes[axis], Batch):
