@@ -211,14 +211,14 @@ class LlvmExecutable(Executable):
                 outputs=outputs,
                 stop_on=stop_on,
             )
-        if batch_size > self.capacity:
-            raise ShapeError(f"batches of {batch_size} rows, compiled for {self.capacity}.")
         arrays, total = self._whole(data)
         if order is not None:
             order = np.ascontiguousarray(order, np.int64)
             if order.size and not 0 <= order.min() <= order.max() < total:
                 raise ShapeError(f"the order names rows outside of the {total} that are there.")
             total = len(order)
+        if min(batch_size, total) > self.capacity:
+            raise ShapeError(f"batches of {batch_size} rows, compiled for {self.capacity}.")
         end = -(-total // batch_size) if last is None else last
         if outputs is None:
             outputs = [self._room(type, total) for type in (node.type for node in nodes)]
