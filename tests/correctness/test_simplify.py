@@ -12,7 +12,7 @@ from lamina.ir.control import Scan, body_of, cond, scan
 from lamina.ir.elementary import broadcast, full, reduce_max, reduce_sum
 from lamina.ir.graph import constant, input_node, toposort
 from lamina.ir.interpret import interpret
-from lamina.ir.movement import Reshape, Transpose, pad, reshape, slice_, transpose
+from lamina.ir.movement import Reshape, Transpose, concat, pad, reshape, slice_, transpose
 from lamina.ir.program import Program
 from lamina.ir.scalar import (
     add,
@@ -36,6 +36,7 @@ from lamina.types import Batch, Type
 X = input_node(Type((2, 3)), "x")
 N = input_node(Type((2, 3), "int32"), "n")
 H = input_node(Type((2, 3), "float16"), "h")
+Y = input_node(Type((2, 3)), "other")
 C = input_node(Type((2, 3), "bool"), "c")
 FLIP = (1, 0)
 
@@ -77,6 +78,15 @@ RULES = {
         broadcast(X, (4, 5, 2, 3), (2, 3)),
     ),
     "maximum of maxima": (reduce_max(reduce_max(X, 0), 0), reduce_max(X)),
+    "slice of one part": (slice_(concat([X, Y], 1), (0, 1), (2, 3)), slice_(X, (0, 1), (2, 3))),
+    "slice that is a part": (slice_(concat([X, Y], 1), (0, 3), (2, 6)), Y),
+    "parts padded and added": (
+        add(
+            add(pad(Y, (0, 3), (0, 3)), pad(X, (0, 0), (0, 6))),
+            pad(neg(X), (0, 6), (0, 0)),
+        ),
+        concat([X, Y, neg(X)], 1),
+    ),
     "inside a graph": (tanh(mul(neg(neg(X)), of(1))), tanh(X)),
 }
 
@@ -98,6 +108,11 @@ KEPT = {
     "to an integer and back": cast(cast(X, "int32"), "float32"),
     "through the other half": cast(cast(H, "bfloat16"), "float16"),
     "a sum of sums": reduce_sum(reduce_sum(X, 0), 0),
+    "slice across parts": slice_(concat([X, Y], 1), (0, 2), (2, 4)),
+    "padded parts with a gap": add(pad(Y, (0, 4), (0, 0)), pad(X, (0, 0), (0, 4))),
+    "padded parts that overlap": add(pad(Y, (0, 2), (0, 0)), pad(X, (0, 0), (0, 2))),
+    "padded along two axes": add(pad(Y, (0, 3), (1, 0)), pad(X, (0, 0), (1, 3))),
+    "padded with ones": add(pad(Y, (0, 3), (0, 0), 1), pad(X, (0, 0), (0, 3), 1)),
     "padding": pad(X, (1, 0), (0, 0)),
     "where": where(C, X, neg(X)),
 }

@@ -12,17 +12,28 @@ import numpy as np
 from lamina.ir.control import Body, Composite, Cond, Scan, While
 from lamina.ir.elementary import Broadcast, Map, Reduce, broadcast, full, map_
 from lamina.ir.graph import Const, Node, apply, rebuilt, rewrite
-from lamina.ir.movement import Pad, Reshape, Slice, Transpose, reshape, transpose
+from lamina.ir.movement import (
+    Concat,
+    Pad,
+    Reshape,
+    Slice,
+    Transpose,
+    concat,
+    reshape,
+    slice_,
+    transpose,
+)
 from lamina.ir.program import Program
 from lamina.ir.scalar import Cast, StopGradient, cast, square
 from lamina.transform.loops import merge_scans, prune_scans, split_scans
+from lamina.transform.scan import terms
 from lamina.types import FLOATS, itemsize
 
 Rule = Callable[[Node], Node | None]
 
 
 def simplify(program: Program) -> Program:
-    """A program that computes the same, bit for bit but for the order of sums over time.
+    """A program that computes the same: bit for bit, but for sums over time and signs of zeros.
 
     Constants are folded, movements merged, and gradients no longer stopped (so differentiate
     first); loops over the same body are merged, and what does not belong into a loop leaves it.
@@ -227,6 +238,67 @@ def extremes_of_extremes(node: Node) -> Node | None:
     return None
 
 
+def slices_of_joined(node: Node) -> Node | None:
+    """Take a slice from the one part in which it lies.
+
+    Before: slice[0:3](concat(a: 3 wide, b))    After: a
+    """
+    match node:
+        case Node(op=Slice() as cut, inputs=(Node(op=Concat(axis=axis), inputs=parts),)):
+            start, stop, step = cut.start[axis], cut.stop[axis], cut.step[axis]
+            if stop is None or step < 1 or stop <= start:
+                return None
+            position = 0
+            for part in parts:
+                size = part.shape[axis]
+                if position <= start and stop <= position + size:
+                    starts, stops = list(cut.start), list(cut.stop)
+                    starts[axis], stops[axis] = start - position, stop - position
+                    return slice_(part, starts, stops, cut.step)
+                position += size
+    return None
+
+
+def joined_pads(node: Node) -> Node | None:
+    """Put parts side by side instead of adding them up, each padded with zeros to the full size.
+
+    The gradients of slices that cut a value into parts come as such a sum.
+
+    Before: add(pad[0, 3](a), pad[3, 0](b)), both 6 wide    After: concat(a, b)
+    """
+    if node.op != Map("add"):
+        return None
+    parts = terms(node)
+    found: dict[int, dict[int, Node]] = {}
+    for part in parts:
+        place = _padded_along_one_axis(part)
+        if place is None:
+            return None
+        axis, low = place
+        if low in found.setdefault(axis, {}):
+            return None
+        found[axis][low] = part.inputs[0]
+    if len(found) != 1:
+        return None
+    ((axis, pieces),) = found.items()
+    position = 0
+    for low in sorted(pieces):
+        if low != position:
+            return None
+        position += pieces[low].shape[axis]
+    whole = position == node.shape[axis]
+    return concat([pieces[low] for low in sorted(pieces)], axis) if whole else None
+
+
+def _padded_along_one_axis(node: Node) -> tuple[int, int] | None:
+    """(axis, zeros in front) where a node only puts zeros around a part along one axis."""
+    op = node.op
+    if not isinstance(op, Pad) or any(op.interior) or any(op.value):
+        return None
+    axes = [i for i, sides in enumerate(zip(op.low, op.high, strict=True)) if any(sides)]
+    return (axes[0], op.low[axes[0]]) if len(axes) == 1 else None
+
+
 # ------------------------------------------------------------------------------------- bodies
 
 
@@ -259,6 +331,8 @@ RULES: tuple[Rule, ...] = (
     halving,
     double_inverses,
     movements,
+    slices_of_joined,
+    joined_pads,
     extremes_of_extremes,
     bodies,
 )
