@@ -10,9 +10,10 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from lamina.llvm import engine, host, runtime
+from lamina.llvm import engine, host, loader, runtime
 from lamina.llvm.symbols import ObjectError, symbols
 
 TWICE = "define i64 @twice(i64 %x) { %y = shl i64 %x, 1 ret i64 %y }"
@@ -31,6 +32,57 @@ define float @look(i64 %i) {
 }"""
 
 
+# Every kind of relocation: constants, variables, functions by table and by pointer, a jump table.
+ALL_KINDS = """
+@counter = internal global i64 5, align 8
+@shared = global i64 11, align 8
+@empty = internal global [1000 x i64] zeroinitializer, align 64
+@functions = internal constant [3 x ptr] [ptr @one, ptr @two, ptr @exported]
+define internal i64 @one(i64 %x) noinline { ret i64 1 }
+define internal i64 @two(i64 %x) noinline { ret i64 2 }
+define i64 @exported(i64 %x) noinline { %y = add i64 %x, 100 ret i64 %y }
+define i64 @count(i64 %x) {
+  %old = load i64, ptr @counter, align 8
+  %new = add i64 %old, %x
+  store i64 %new, ptr @counter, align 8
+  ret i64 %new
+}
+define i64 @by_pointer(i64 %i) {
+  %place = getelementptr ptr, ptr @functions, i64 %i
+  %function = load ptr, ptr %place, align 8
+  %value = call i64 %function(i64 %i)
+  ret i64 %value
+}
+define i64 @own_address(i64 %x) { %y = ptrtoint ptr @exported to i64 ret i64 %y }
+define i64 @shared_value(i64 %x) {
+  %value = load i64, ptr @shared, align 8
+  %place = getelementptr i64, ptr @empty, i64 %x
+  %zero = load i64, ptr %place, align 8
+  store i64 %value, ptr %place, align 8
+  %sum = add i64 %value, %zero
+  ret i64 %sum
+}
+define i64 @choose(i64 %x) {
+  switch i64 %x, label %other [
+    i64 0, label %a i64 1, label %b i64 2, label %c i64 3, label %d i64 4, label %e i64 5, label %f
+  ]
+a: ret i64 70
+b: ret i64 -3
+c: ret i64 9
+d: ret i64 44
+e: ret i64 123456789
+f: ret i64 8
+other: ret i64 -1
+}"""
+
+own_loader = pytest.mark.skipif(
+    not loader.handles(engine.compile_text(TWICE)), reason="LLVM's loader is used here"
+)
+both_loaders = pytest.mark.parametrize(
+    "by_llvm", [pytest.param(False, marks=own_loader), True], ids=["own", "llvm"]
+)
+
+
 def call_twice(loaded, x):
     return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(loaded.address("twice"))(x)
 
@@ -42,15 +94,94 @@ def test_text_becomes_a_function():
     assert loaded.closed
 
 
+@both_loaders
 @pytest.mark.parametrize("target", host.runnable_targets(), ids=lambda target: target.name)
-def test_constants_and_copies_work_on_every_target(target):
-    loaded = engine.load(engine.compile_text(TABLE + COPY, target), target)
+def test_constants_and_copies_work_on_every_target(target, by_llvm):
+    loaded = engine.load(engine.compile_text(TABLE + COPY, target), target, by_llvm=by_llvm)
     look = ctypes.CFUNCTYPE(ctypes.c_float, ctypes.c_int64)(loaded.address("look"))
     assert [look(i) for i in range(4)] == [1.5, 2.5, 3.5, 4.5]
     copy = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int64)
     to = ctypes.create_string_buffer(8)
     copy(loaded.address("copy"))(to, b"abcdefgh", 5)
     assert to.raw == b"abcde\0\0\0"
+
+
+@both_loaders
+@pytest.mark.parametrize("level", [0, 2])
+def test_every_kind_of_reference_is_resolved(by_llvm, level):
+    loaded = engine.load(engine.compile_text(ALL_KINDS, level=level), by_llvm=by_llvm)
+
+    def call(name, x):
+        return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(loaded.address(name))(x)
+
+    assert [call("count", 3) for _ in range(3)] == [8, 11, 14]
+    assert [call("by_pointer", i) for i in range(3)] == [1, 2, 102]
+    assert call("own_address", 0) == loaded.address("exported")
+    assert [call("shared_value", i) for i in (0, 999, 0)] == [11, 11, 22]
+    assert [call("choose", i) for i in range(-1, 7)] == [-1, 70, -3, 9, 44, 123456789, 8, -1]
+    loaded.close()
+
+
+@own_loader
+def test_memory_is_never_writable_and_executable():
+    code = engine.compile_text(ALL_KINDS + COPY)
+    loaded = engine.load(code, by_llvm=False)
+    start, size = loaded._memory.address, loaded._memory.size
+    rights = {}
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(word, 16) for word in line.split()[0].split("-"))
+        if first < start + size and last > start:
+            rights[max(first, start)] = line.split()[1]
+    assert [rights[key] for key in sorted(rights)][:2] == ["r-xp", "r--p"]
+    assert not any("w" in right and "x" in right for right in rights.values())
+    loaded.close()
+    assert f"{start:x}-" not in Path("/proc/self/maps").read_text()
+
+
+@own_loader
+def test_our_loader_meets_damage_with_an_error():
+    """The cache's digest stands before it; still, whatever the bytes say, loading ends in Python."""
+    code = engine.compile_text(ALL_KINDS + COPY)
+    generator = np.random.default_rng(0)
+    failures = 0
+    for _ in range(1500):
+        damaged = bytearray(code)
+        for place in generator.integers(20, len(code), generator.integers(1, 4)):
+            damaged[place] = generator.integers(256)
+        try:
+            loader.Image(bytes(damaged), engine._outside).close()
+        except (ObjectError, AttributeError):  # the latter: no such function in the C library
+            failures += 1
+    assert failures > 100
+    for length in range(20, len(code), 37):
+        with pytest.raises(ObjectError):
+            loader.Image(code[:length], engine._outside)
+
+
+@own_loader
+def test_a_relocation_that_the_loader_does_not_know_is_refused():
+    text = "@v = thread_local global i64 3\ndefine ptr @f() { ret ptr @v }"
+    code = engine.compile_text(text, allowed=engine.ALLOWED_SYMBOLS | {"__tls_get_addr"})
+    with pytest.raises(ObjectError, match="relocations of kind"):
+        loader.Image(code, lambda name: 1)
+
+
+@own_loader
+def test_loading_does_not_need_llvm():
+    """A start from the cache neither imports LLVM nor waits for it."""
+    code = engine.compile_text(TWICE + COPY)
+    program = f"""
+import sys
+from lamina.llvm import engine, host
+target = host.Target("sse2", "x86-64", "+sse2", "", 4, 16, False, False)
+loaded = engine.load({code!r}, target)
+assert loaded.address("twice") and loaded.address("copy")
+print("llvmlite.binding" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "False\n"
 
 
 def test_the_same_text_gives_the_same_bytes():
@@ -61,7 +192,7 @@ def test_objects_hold_no_address_of_this_process():
     """Two processes compile the same bytes, so an object may be cached."""
     program = f"""
 import hashlib
-from lamina.llvm import engine, host, runtime
+from lamina.llvm import engine, host, loader, runtime
 text = runtime.runtime_text(host.target("native"), host.os_table()) + {COPY!r}
 print(hashlib.sha256(engine.compile_text(text)).hexdigest())
 """
@@ -197,8 +328,9 @@ def test_counters_count():
     assert (engine.counters.parses, engine.counters.loads) == (before.parses + 1, before.loads + 1)
 
 
-def test_a_lease_keeps_the_code_until_it_ends():
-    loaded = engine.load(engine.compile_text(TWICE))
+@both_loaders
+def test_a_lease_keeps_the_code_until_it_ends(by_llvm):
+    loaded = engine.load(engine.compile_text(TWICE), by_llvm=by_llvm)
     first, second = loaded.lease(), loaded.lease()
     address = loaded.address("twice")
     loaded.close()
@@ -248,14 +380,15 @@ def test_threads_may_compile_load_and_close_at_once():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_compiling_and_loading_leaves_nothing_behind():
+@both_loaders
+def test_compiling_and_loading_leaves_nothing_behind(by_llvm):
     def resident():
         with Path("/proc/self/statm").open() as stream:
             return int(stream.read().split()[1]) * 4096
 
     def rounds(count):
         for _ in range(count):
-            loaded = engine.load(engine.compile_text(TABLE))
+            loaded = engine.load(engine.compile_text(TABLE), by_llvm=by_llvm)
             loaded.address("look")
             loaded.close()
 

@@ -9,9 +9,9 @@ time is a feature. Traps of llvmlite that this module closes, so that nobody els
   read first, and only `memcpy`, `memmove` and `memset` may be missing;
 - a damaged object kills the process, so the cache checks a digest, and `load` the headers;
 - closing an engine while a thread is inside is a crash, so leases are counted;
-- the just-in-time code model takes every constant's address from a 64-bit immediate; ours is the
-  small one, position-independent, and one reservation of memory keeps code and constants together
-  (far apart, the loader ends the process).
+- the just-in-time code model takes every constant's address from a 64-bit immediate, so ours is the
+  small one, position-independent; LLVM's loader ends the process where code and constants then lie
+  far apart, so lamina loads objects itself where it can, and elsewhere takes memory in one piece.
 
 >>> import ctypes
 >>> object_code = compile_text("define i64 @twice(i64 %x) { %y = shl i64 %x, 1 ret i64 %y }")
@@ -24,6 +24,7 @@ time is a feature. Traps of llvmlite that this module closes, so that nobody els
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import threading
 from collections.abc import Sequence
@@ -32,8 +33,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from lamina.errors import LaminaError, layout
-from lamina.llvm import binding, host
+from lamina.llvm import binding, host, loader
 from lamina.llvm.host import Target
+from lamina.llvm.loader import Image
 from lamina.llvm.symbols import symbols
 
 # What the C library gives on every system; LLVM calls them for copies of unknown length.
@@ -170,6 +172,42 @@ def _check_symbols(code: bytes, allowed: frozenset[str], name: str) -> None:
         )
 
 
+class _JitMemory:
+    """Object code in the memory of LLVM's own loader: for systems that `Image` does not know."""
+
+    def __init__(self, code: bytes, target: Target) -> None:
+        self.names, needed = symbols(code)
+        llvm = binding.llvm()
+        self._context = llvm.create_context()
+        empty = llvm.parse_assembly("", self._context)
+        empty.triple = target.triple
+        # llvmlite's memory manager keeps all sections together; on x86 it has no room for the
+        # table through which outside functions are called.
+        together = target.architecture == "aarch64" or not needed - _NO_FUNCTIONS
+        self._engine = llvm.create_mcjit_compiler(empty, _machine(target, 2), use_lmm=together)
+        with llvm.ObjectFileRef.from_data(code) as file:
+            self._engine.add_object_file(file)
+            self._engine.finalize_object()
+
+    def find(self, name: str) -> int:
+        """The address of the function `name`, or 0."""
+        if name not in self.names:
+            return 0
+        with binding.lock():
+            return int(self._engine.get_function_address(name))
+
+    def close(self) -> None:
+        """Give the memory back."""
+        with binding.lock():
+            self._engine.close()
+            self._context.close()
+
+    def forget(self) -> None:
+        """Leave the memory as it is for good."""
+        self._engine.detach()
+        self._context.detach()
+
+
 class Loaded:
     """Object code in executable memory. `address` of a function is valid until it is closed.
 
@@ -179,29 +217,20 @@ class Loaded:
     in it.
     """
 
-    def __init__(self, engine: Any, context: Any, names: frozenset[str]) -> None:
-        self._engine = engine
-        self._context = context
-        self.names = names
-        self._addresses: dict[str, int] = {}
+    def __init__(self, memory: Image | _JitMemory) -> None:
+        self._memory: Image | _JitMemory | None = memory
         self._leases = 0
         self._closing = False
         self._lock = threading.Lock()
 
     def address(self, name: str) -> int:
         """Where the function `name` begins; EngineError if there is none, or after `close`."""
-        known = self._addresses.get(name)
-        if known is not None and self._engine is not None:
-            return known
-        if self._closing or self._engine is None:
+        memory = self._memory
+        if self._closing or memory is None:
             raise EngineError(f"llvm: {name} was asked for after its code was closed.")
-        if name not in self.names:
-            raise EngineError(f"llvm: there is no function {name!r} in this object.")
-        with binding.lock():
-            place = int(self._engine.get_function_address(name))
+        place = memory.find(name)
         if not place:
-            raise EngineError(f"llvm: the function {name!r} has no address.")
-        self._addresses[name] = place
+            raise EngineError(f"llvm: there is no function {name!r} in this object.")
         return place
 
     def lease(self) -> Lease:
@@ -230,23 +259,19 @@ class Loaded:
     @property
     def closed(self) -> bool:
         """Whether the memory is free again."""
-        return self._engine is None
+        return self._memory is None
 
     def _free(self) -> None:
-        engine, self._engine = self._engine, None
-        self._addresses = {}
-        if engine is not None:
-            with binding.lock():
-                engine.close()
-                self._context.close()
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            memory.close()
 
     def __del__(self) -> None:
-        engine = getattr(self, "_engine", None)
-        if engine is None:
+        memory = getattr(self, "_memory", None)
+        if memory is None:
             return
         if sys.is_finalizing():
-            engine.detach()
-            self._context.detach()
+            memory.forget()
         else:
             self._free()
 
@@ -278,35 +303,30 @@ class Lease:
 
 
 def load(
-    code: bytes, target: Target | None = None, *, allowed: frozenset[str] = ALLOWED_SYMBOLS
+    code: bytes,
+    target: Target | None = None,
+    *,
+    allowed: frozenset[str] = ALLOWED_SYMBOLS,
+    by_llvm: bool | None = None,
 ) -> Loaded:
     """Load object code into executable memory.
 
     code     from `compile_text` for a target that this machine can run; whoever reads it from a
              file has checked its digest before
+    by_llvm  whether LLVM's loader is used; default: where lamina's own cannot
     raises   EngineError on an unresolved symbol; ObjectError if it is no object file
     """
     target = target or host.detect()
     _check_symbols(code, allowed, target.name)
-    defined, needed = symbols(code)
+    if by_llvm is None:
+        by_llvm = not loader.handles(code)
+    counters.loads += 1
+    if not by_llvm:
+        return Loaded(loader.Image(code, _outside))
     with binding.lock():
-        llvm = binding.llvm()
-        context = llvm.create_context()
-        empty = llvm.parse_assembly("", context)
-        empty.triple = target.triple
-        engine = llvm.create_mcjit_compiler(
-            empty, _machine(target, 2), use_lmm=_reserves(target, needed)
-        )
-        with llvm.ObjectFileRef.from_data(code) as file:
-            engine.add_object_file(file)
-            engine.finalize_object()
-        counters.loads += 1
-    return Loaded(engine, context, defined)
+        return Loaded(_JitMemory(code, target))
 
 
-def _reserves(target: Target, needed: frozenset[str]) -> bool:
-    """Whether llvmlite's memory manager, which reserves all memory first, can hold the object.
-
-    On x86 it has no room for the table through which outside functions are called.
-    """
-    return target.architecture == "aarch64" or not needed - _NO_FUNCTIONS
+def _outside(name: str) -> int:
+    """The address of a function of the C library."""
+    return ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value or 0

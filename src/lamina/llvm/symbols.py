@@ -1,7 +1,7 @@
 """Which symbols an object file defines and which it needs: ELF, Mach-O and COFF, 64 bits.
 
 LLVM's just-in-time loader finalises an object with an unresolved symbol without a word, and the
-process dies at the first call of it. So every object is read here before LLVM may load it.
+process dies at the first call of it. So every object is read here before it is loaded.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 
 from lamina.errors import LaminaError
+from lamina.llvm.elf import UNDEFINED, ElfFile
 
 
 class ObjectError(LaminaError, ValueError):
@@ -29,7 +30,7 @@ def symbols(code: bytes) -> tuple[frozenset[str], frozenset[str]]:
             return _mach_o(code)
         if code[:2] in {b"\x64\x86", b"\x64\xaa"}:
             return _coff(code)
-    except (struct.error, IndexError, UnicodeDecodeError) as failure:
+    except (struct.error, IndexError, ValueError, OverflowError) as failure:
         raise ObjectError(f"a damaged object file of {len(code)} bytes: {failure}") from None
     raise ObjectError(f"{len(code)} bytes that are no object file of a known kind")
 
@@ -39,25 +40,9 @@ def _name(table: bytes, start: int) -> str:
 
 
 def _elf(code: bytes) -> tuple[frozenset[str], frozenset[str]]:
-    """Elf64_Ehdr, Elf64_Shdr and Elf64_Sym of the System V ABI (gabi 4.1)."""
-    (table,) = struct.unpack_from("<Q", code, 0x28)
-    size, count = struct.unpack_from("<HH", code, 0x3A)
-    defined: set[str] = set()
-    needed: set[str] = set()
-    for index in range(count):
-        base = table + index * size
-        kind = struct.unpack_from("<I", code, base + 4)[0]
-        if kind != 2:  # SHT_SYMTAB
-            continue
-        offset, length, link = struct.unpack_from("<QQI", code, base + 24)
-        text_offset, text_length = struct.unpack_from("<QQ", code, table + link * size + 24)
-        text = code[text_offset : text_offset + text_length]
-        for at in range(offset + 24, offset + length, 24):  # the first symbol is none
-            name, info, _, section = struct.unpack_from("<IBBH", code, at)
-            if info >> 4 == 0:  # STB_LOCAL
-                continue
-            (needed if section == 0 else defined).add(_name(text, name))
-    return frozenset(defined), frozenset(needed)
+    outer = [symbol for symbol in list(ElfFile(code).symbols())[1:] if not symbol.is_local]
+    needed = frozenset(symbol.name for symbol in outer if symbol.section == UNDEFINED)
+    return frozenset(symbol.name for symbol in outer) - needed, needed
 
 
 def _mach_o(code: bytes) -> tuple[frozenset[str], frozenset[str]]:
