@@ -173,14 +173,18 @@ def transposed_sizes(
     sizes, pads = [], []
     for n, k, stride, more, spread in zip(image, size, strides, extra, dilation, strict=True):
         reach = (k - 1) * spread + 1
-        if more is None:
-            length = n * stride + (max(reach - stride, 0) if padding == "valid" else 0)
-            low = 0 if padding == "valid" else max(reach - stride, 0) // 2
+        # Cells in front of and behind the image, once it has `stride - 1` zeros between its own.
+        if padding == "valid":
+            before = reach - 1
+            behind = reach - 1 + (max(stride - reach, 0) if more is None else more)
         else:
-            low = 0 if padding == "valid" else reach // 2
-            length = (n - 1) * stride + reach - 2 * low + more
+            total = reach - 2 + (stride if more is None else reach % 2 + more)
+            before = min(total // 2 + total % 2, reach - 1)
+            behind = total - before
+        length = (n - 1) * stride + before + behind + 2 - reach
         sizes.append(length)
-        # The convolution from `length` cells must have exactly n positions.
+        # The convolution that this undoes comes from `length` cells to exactly n positions.
+        low = reach - 1 - before
         pads.append((low, (n - 1) * stride + reach - length - low))
     return tuple(sizes), tuple(pads)
 

@@ -98,16 +98,8 @@ erf = _one("erf", "erf", "the error function")
 sigmoid = _one("sigmoid", "sigmoid", "`1 / (1 + exp(-x))`")
 
 
-def _integers_kept(row: str) -> Callable[[Any], Tensor]:
-    def rounded(x: Any) -> Tensor:
-        tensor = convert(x)
-        return unary(row, tensor) if tensor.dtype in FLOATS else tensor
-
-    return rounded
-
-
-floor = _named(_integers_kept("floor"), "floor", "The next integer below, as a float.")
-ceil = _named(_integers_kept("ceil"), "ceil", "The next integer above, as a float.")
+floor = _one("floor", "floor", "the next integer below, as a float")
+ceil = _one("ceil", "ceil", "the next integer above, as a float")
 
 
 @operation

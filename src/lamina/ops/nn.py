@@ -30,7 +30,7 @@ from lamina.ops.indexing import one_hot
 from lamina.ops.reductions import cumsum, max, mean, sum
 from lamina.ops.shaping import repeat, split, squeeze, transpose
 from lamina.ops.sorting import sort
-from lamina.tensor import Tensor, cast, convert
+from lamina.tensor import Tensor, cast, convert, unary
 from lamina.types import FLOATS, Batch
 
 
@@ -42,8 +42,8 @@ def floating(x: Any) -> Tensor:
 
 @operation
 def relu(x: Any) -> Tensor:
-    """`max(x, 0)`."""
-    return maximum(x, 0)
+    """`max(x, 0)`; its slope at 0 is 0."""
+    return unary("relu", x)
 
 
 @operation

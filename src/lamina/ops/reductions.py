@@ -306,24 +306,3 @@ def nancumsum(x: Any, axis: Any = None, dtype: Any = None) -> Tensor:
 def nancumprod(x: Any, axis: Any = None, dtype: Any = None) -> Tensor:
     """Running products that count NaN as 1."""
     return cumprod(_without_nan(x, 1.0), axis, dtype)
-
-
-@operation
-def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Tensor:
-    """A vector norm over one axis, or the Frobenius norm over several or all.
-
-    ord   None or 2 (Euclid), 1, infinity, or another power; "fro" for a matrix
-    """
-    tensor = _floating(x)
-    if ord in (None, 2, "fro"):
-        return sqrt(sum(tensor * tensor, axis, keepdims))
-    size = abs(tensor)
-    if ord == math.inf:
-        return max(size, axis, keepdims)
-    if ord == -math.inf:
-        return min(size, axis, keepdims)
-    if ord == 1:
-        return sum(size, axis, keepdims)
-    if ord == 0:
-        return sum(cast(tensor != 0, tensor.dtype), axis, keepdims)
-    return sum(size ** float(ord), axis, keepdims) ** (1.0 / float(ord))

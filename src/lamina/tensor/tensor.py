@@ -12,7 +12,7 @@ from lamina.errors import BatchError, DtypeError, ShapeError
 from lamina.ir import contractions, elementary, movement, scalar
 from lamina.ir.graph import Node, constant, rows
 from lamina.tensor import indexing, values
-from lamina.tensor.broadcasting import broadcast_shape, broadcast_to, elementwise
+from lamina.tensor.broadcasting import broadcast_all, broadcast_shape, broadcast_to, elementwise
 from lamina.types import DTYPES, FLOATS, Batch, Shape, numpy_dtype, promote
 
 
@@ -457,7 +457,13 @@ def _binary(name: str, one: Any, other: Any) -> Any:
 
 def binary(name: str, one: Any, other: Any) -> Tensor:
     """A row of the scalar table with two arguments, broadcasting and promoting."""
+    if name == "pow":
+        short = _whole_power(one, other)
+        if short is not None:
+            return short
     a, b = operands(one, other, floating=name in ("div", "atan2"))
+    if name == "pow" and a.dtype not in FLOATS:
+        return _integer_power(a, b)
     if a.dtype == "bool" and name not in _COMPARISONS | {"and", "or", "xor"}:
         if name in ("add", "maximum"):
             name = "or"
@@ -468,6 +474,40 @@ def binary(name: str, one: Any, other: Any) -> Tensor:
     if name in _LOGICAL and a.dtype in FLOATS:
         raise DtypeError(f"{name!r} works on integers and truth values, got {a.type} and {b.type}")
     return Tensor(elementwise(name, a, b))
+
+
+def _whole_power(base: Any, exponent: Any) -> Tensor | None:
+    """Small powers known by number, as products: exact, and cheaper than a power."""
+    if type(exponent) not in (int, float) or exponent not in (1, 2, 3, 4, 0.5, -1):
+        return None
+    x = convert(base)
+    if x.dtype not in FLOATS:
+        if type(exponent) is not int or exponent < 0 or x.dtype == "bool":
+            return None
+    elif exponent == 0.5:
+        return unary("sqrt", x)
+    elif exponent == -1:
+        return unary("reciprocal", x)
+    squared = unary("square", x) if exponent != 1 else x
+    if exponent == 3:
+        return squared * x
+    return squared if exponent in (1, 2) else unary("square", squared)
+
+
+def _integer_power(a: Node, b: Node) -> Tensor:
+    """Integer powers by squaring over the bits of the exponent; negative exponents count as 0."""
+    dtype = "int32" if a.dtype == "bool" else a.dtype
+    base, exponent = cast(Tensor(a), dtype), cast(Tensor(b), dtype)
+    base, exponent = (Tensor(node) for node in broadcast_all([base.node, exponent.node]))
+    one = convert(1, dtype)
+    result = convert(1, dtype) + exponent * 0
+    # A base of at least 2 overflows 64 bits before its exponent needs a seventh bit.
+    for bit in range(7):
+        chosen = ((exponent >> bit) & 1) == 1
+        factor = Tensor(elementwise("where", chosen.node, base.node, one.node))
+        result = result * factor
+        base = base * base
+    return result
 
 
 def unary(name: str, x: Any, *, floating: bool = False) -> Tensor:
