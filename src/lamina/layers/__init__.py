@@ -130,6 +130,17 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "UnitNormalization",
     ),
     "embedding": ("Embedding",),
+    "cells": ("GRUCell", "LSTMCell", "SimpleRNNCell", "StackedRNNCells"),
+    "recurrent": ("GRU", "LSTM", "RNN", "SimpleRNN"),
+    "wrappers": ("Bidirectional", "TimeDistributed", "Wrapper"),
+    "einsum_dense": ("EinsumDense",),
+    "attention": (
+        "AdditiveAttention",
+        "Attention",
+        "GroupQueryAttention",
+        "GroupedQueryAttention",
+        "MultiHeadAttention",
+    ),
 }
 
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
