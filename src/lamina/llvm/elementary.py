@@ -46,8 +46,8 @@ class Real:
     erf: Sequence[float]
     erfc: Sequence[float]
     ln2: tuple[float, float]
-    overflow: float  # exp(x) is infinite from here on
-    underflow: float  # exp(x) is zero below
+    overflow: float  # exp(x) is infinite above
+    underflow: float  # exp(x) is below the normal numbers, and taken for zero, below
     largest: float  # tanh(x) is one from here on
 
     @property
@@ -73,7 +73,7 @@ SINGLE = Real(
           -0.02642704377214418, 0.004761717235814106, -0.0005972644331422529,
           4.611291390623816e-05, -1.639938016480626e-06),
     ln2=(0.693115234375, 3.1946184945309415e-05),
-    overflow=89.0, underflow=-105.0, largest=9.5,
+    overflow=88.72283905206835, underflow=-87.33654475055310, largest=9.5,
 )
 DOUBLE_ = Real(
     DOUBLE, I64, 52, 1023,
@@ -108,7 +108,7 @@ DOUBLE_ = Real(
           -5.448750274819289e-15, 1.695091707456976e-16, -3.3367546175337927e-18,
           3.119230640295116e-20),
     ln2=(0.6931471806019545, -4.2009150726810846e-11),
-    overflow=710.0, underflow=-746.0, largest=20.0,
+    overflow=709.782712893384, underflow=-708.3964185322641, largest=20.0,
 )
 _LOG_SINGLE = (0.33333331180030046, -0.24999996957950882, 0.200007157488921, -0.16667802319501254,
                0.1424905764569748, -0.12425687331451106, 0.1168541992348674,
@@ -177,41 +177,39 @@ def truncated(e: Emit, x: Value) -> Value:
 # ------------------------------------------------------------------------- exp and log
 
 
-def _power_of_two(e: Emit, f: Real, n: Value) -> Value:
-    """2**n for an integer n in the range of normal exponents."""
-    return e.bits((n + f.bias) << f.digits, f.element)
-
-
 def _reduce_exp(e: Emit, f: Real, x: Value) -> tuple[Value, Value]:
-    """(n, r): x = n * ln 2 + r with |r| <= ln 2 / 2 and an integer n."""
+    """(n, r): x = n * ln 2 + r with |r| <= ln 2 / 2; the integer n stands in the low bits."""
     shifted = e.fma(x, 1 / math.log(2), f.magic)
     whole = shifted - f.magic
     r = e.fma(whole, -f.ln2[0], x)
     r = e.fma(whole, -f.ln2[1], r)
-    start = 0x4B400000 if f is SINGLE else 0x4338000000000000
-    return e.bits(shifted, f.integer) - start, r
+    return e.bits(shifted, f.integer), r
+
+
+def _scaled(e: Emit, f: Real, x: Value, n: Value) -> Value:
+    """x * 2**n, where neither is out of the range of normal numbers."""
+    return e.bits(e.bits(x, f.integer) + (n << f.digits), f.element)
 
 
 def exp(e: Emit, x: Value) -> Value:
     f = real(x)
-    x = e.select(x > f.overflow, f.overflow, x)
-    x = e.select(x < f.underflow, f.underflow, x)
     n, r = _reduce_exp(e, f, x)
     p = e.fma(polynomial(e, r, f.exp), r * r, r) + 1.0
-    half = n >> 1  # in two steps, since 2**n itself may leave the range
-    return p * _power_of_two(e, f, half) * _power_of_two(e, f, n - half)
+    result = e.select(x < f.underflow, 0.0, _scaled(e, f, p, n))
+    return e.select(x <= f.overflow, result, x + _INF)  # a NaN stays one
 
 
 def expm1(e: Emit, x: Value) -> Value:
     f = real(x)
     low = -(f.digits + 3) * math.log(2)
-    clamped = e.select(x > f.overflow, f.overflow, x)
-    clamped = e.select(clamped < low, low, clamped)
+    clamped = e.select(x < low, low, x)
     n, r = _reduce_exp(e, f, clamped)
     p = e.fma(polynomial(e, r, f.exp), r * r, r)
-    scale = _power_of_two(e, f, n - 1)
-    result = e.fma(scale, p, scale - 0.5)
-    return e.select(e.abs(x) < 2.0 ** (-f.digits - 1), x, result + result)
+    # Half of the result, because 2**n may be out of range where the result is not.
+    scale = _scaled(e, f, e.value(0.5, x.type), n)
+    half = e.fma(scale, p, scale - 0.5)
+    result = e.select(x <= f.overflow, half + half, x + _INF)
+    return e.select(e.abs(x) < 2.0 ** (-f.digits - 1), x, result)
 
 
 def _logarithm(e: Emit, x: Value, *, small: bool) -> Value:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from lamina.llvm.emit import Index, Module
+from lamina.llvm.emit import Module
 from lamina.llvm.expression import Expression
 from lamina.llvm.kernel import (
     Body,
     Elementwise,
+    Instruction,
     Load,
     Lookup,
     Random,
@@ -30,7 +31,10 @@ from lamina.llvm.kernels.nest import (
 
 _LIGHT = 12  # instructions of a body up to which the loop around it is worth unrolling
 _UNROLL = 4
-_DEAR = {"add", "sub", "mul", "maximum", "minimum", "neg", "abs", "where", "and", "or", "not"}
+_CHEAP = {
+    "add", "sub", "mul", "div", "maximum", "minimum", "neg", "abs", "where", "square", "sqrt",
+    "reciprocal", "and", "or", "xor", "not", "eq", "ne", "lt", "le", "gt", "ge", "shl", "shr",
+}  # fmt: skip
 
 
 def operands(kernel: Elementwise) -> int:
@@ -64,20 +68,20 @@ def build(kernel: Elementwise, name: str, module: Module) -> None:
     emit.finish()
 
 
-def sweep_axis(frame: Frame, axis: Axis, body: Body, visit: object) -> None:
+def sweep_axis(frame: Frame, axis: Axis, body: Body, visit: Callable[[list[Span]], None]) -> None:
     """Cut the axis into vectors, several at a time if the body is light."""
     start, stop = axis.bounds(frame)
     unroll = _UNROLL if weight(body) <= _LIGHT else 1
-    sweep(frame.emit, start, stop, frame.emit.lanes, unroll, visit)  # type: ignore[arg-type]
+    sweep(frame.emit, start, stop, frame.emit.lanes, unroll, visit)
 
 
-def weight(body: Body) -> int:
+def weight(body: Sequence[Instruction]) -> int:
     """About how many vector instructions one evaluation takes."""
     total = 0
     for instruction in body:
         match instruction:
             case Scalar(fn=fn):
-                total += 1 if fn in _DEAR else 8
+                total += 1 if fn in _CHEAP else 20
             case Lookup() | Random():
                 total += 40
             case _:
@@ -111,6 +115,3 @@ def vector_axis(
         if cost <= least:
             best, least = number, cost
     return best
-
-
-__all__ = ["Index", "build", "operands", "sweep_axis", "vector_axis", "weight"]

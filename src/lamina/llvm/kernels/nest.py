@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from lamina.llvm.emit import I64, POINTER, Emit, Index, Module, Value, index
+from lamina.llvm.emit import I1, I64, POINTER, Emit, Index, Module, Value, index
 from lamina.llvm.expression import Point
 from lamina.llvm.kernel import (
     Body,
@@ -210,7 +210,6 @@ class Span:
     index: Index
     lanes: int
     mask: Value | None = None
-    hoist: bool = True
 
 
 def sweep(
@@ -223,36 +222,41 @@ def sweep(
 ) -> None:
     """Call `visit` with code positions that together cover `[start, stop)` once.
 
-    `unroll` vectors at a time, then single vectors, then the tail: under a mask where the target
-    has masks, otherwise in halves if the length is known, or one by one if it is not.
+    First `unroll` vectors at a time. Where the target has masks, a loop of single vectors under a
+    mask does the rest, or everything if `unroll` is 1: heavy code should stand there once only.
+    Otherwise single vectors follow, and a tail in halves if the length is known, else one by one.
     """
     if start.number is not None and stop.number is not None:
         _sweep_static(emit, start.number, stop.number, lanes, unroll, visit)
         return
     count = (stop + start * -1).on(emit)
-    wide = lanes * unroll
-
-    def above(base: Index, amount: Value) -> Index:
-        return base + amount
-
     first = start
     if unroll > 1:
-        end = above(start, count & -wide)
-        with emit.loop(start, end, wide) as loop:
+        wide = lanes * unroll
+        first = start + (count & -wide)
+        with emit.loop(start, first, wide) as loop:
             visit([Span(loop.index + number * lanes, lanes) for number in range(unroll)])
-        first = end
+    if lanes > 1 and emit.target.has_masks:
+        with emit.loop(first, stop, lanes) as loop:
+            visit([masked(emit, loop.index, stop, lanes)])
+        return
     if lanes > 1:
-        end = above(start, count & -lanes)
+        end = start + (count & -lanes)
         with emit.loop(first, end, lanes) as loop:
             visit([Span(loop.index, lanes)])
         first = end
-    if lanes > 1 and emit.target.has_masks:
-        rest = count & (lanes - 1)
-        with emit.when(rest.differs(0)):
-            visit([Span(first, lanes, emit.first_lanes(rest, lanes), hoist=False)])
-    else:
-        with emit.loop(first, stop) as loop:
-            visit([Span(loop.index, 1)])
+    with emit.loop(first, stop) as loop:
+        visit([Span(loop.index, 1)])
+
+
+def masked(emit: Emit, first: Index, stop: Index, lanes: int) -> Span:
+    """A vector from `first` on, of which the lanes before `stop` count."""
+    rest = stop + first * -1
+    if rest.number is None:
+        return Span(first, lanes, emit.first_lanes(rest.on(emit), lanes))
+    if rest.number >= lanes:
+        return Span(first, lanes)
+    return Span(first, lanes, emit.row([int(lane < rest.number) for lane in range(lanes)], I1))
 
 
 def _sweep_static(
@@ -264,6 +268,11 @@ def _sweep_static(
     visit: Callable[[list[Span]], None],
 ) -> None:
     vectors, rest = divmod(stop - start, lanes)
+    has_masks = lanes > 1 and emit.target.has_masks
+    if unroll == 1 and vectors and rest and has_masks:
+        with emit.loop(start, stop, lanes) as loop:
+            visit([masked(emit, loop.index, Index(None, stop), lanes)])
+        return
     groups, left = divmod(vectors, unroll)
     if groups:
         with emit.loop(start, start + groups * unroll * lanes, unroll * lanes) as loop:
@@ -272,11 +281,8 @@ def _sweep_static(
     if left:
         visit([Span(Index(None, start + number * lanes), lanes) for number in range(left)])
         start += left * lanes
-    if not rest:
-        return
-    if lanes > 1 and emit.target.has_masks:
-        mask = emit.row([int(lane < rest) for lane in range(lanes)], "i1")
-        visit([Span(Index(None, start), lanes, mask)])
+    if rest and has_masks:
+        visit([masked(emit, Index(None, start), Index(None, stop), lanes)])
         return
     while rest:
         part = 1 << (rest.bit_length() - 1)
@@ -293,4 +299,4 @@ def point(indexes: dict[int, Index], rank: int, axis: int | None, span: Span | N
     numbers = tuple(whole[axis] for axis in range(rank))
     if span is None or axis is None:
         return Point(numbers)
-    return Point(numbers, axis, span.lanes, span.mask, span.hoist)
+    return Point(numbers, axis, span.lanes, span.mask)

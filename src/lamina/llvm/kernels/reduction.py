@@ -32,6 +32,7 @@ from lamina.llvm.kernels.nest import (
     Frame,
     Span,
     loops,
+    masked,
     merge,
     open_kernel,
     operand_count,
@@ -177,11 +178,11 @@ def _position(plan: _Plan, where: Point) -> Value | None:
     return emit.splat(first, where.lanes) + emit.lane_numbers(where.lanes, I32, stride)
 
 
-def _take(plan: _Plan, states: Sequence[State], where: Point, *, masked: bool) -> list[State]:
+def _take(plan: _Plan, states: Sequence[State], where: Point, *, tail: bool) -> list[State]:
     """The states with the terms of one point, or one vector of points."""
     evaluation = plan.before.at(where)
     position = _position(plan, where)
-    mask = where.mask if masked else None
+    mask = where.mask if tail else None
     return [
         reducer.take(plan.emit, state, evaluation.lanes(argument), position, mask)
         for reducer, argument, state in zip(plan.reducers, plan.arguments, states, strict=True)
@@ -312,7 +313,7 @@ def _reduce_tile(
         for indexes in straight:
             inside = {**where, **{n: Index(None, i) for n, i in zip(numbers, indexes, strict=True)}}
             current = [
-                _take(plan, states, at(inside, span), masked=False)
+                _take(plan, states, at(inside, span), tail=False)
                 for span, states in zip(spans, current, strict=True)
             ]
         return current
@@ -432,7 +433,7 @@ def _along_reduced(plan: _Plan, axis: int) -> None:
 def _ways(plan: _Plan, axis: int) -> int:
     """How many vectors to accumulate side by side."""
     vectors = plan.axes[axis].typical // plan.emit.lanes
-    limit = 4 if weight(plan.before.body) <= 24 else 2
+    limit = 4 if weight(plan.before.body) <= 12 else 1
     return max(1, min(limit, vectors))
 
 
@@ -479,16 +480,12 @@ def _row(
     width = len(plan.reducers)
     wide, single = list(states[:width]), list(states[width:])
     first = start
+    count = (stop + start * -1).on(emit)
     if start.number is not None and stop.number is not None:
         length = stop.number - start.number
-        ends = [start + length // (lanes * ways) * (lanes * ways), start + length // lanes * lanes]
-        rest: Value | None = None
-        left = length % lanes
+        ends = [start + length // n * n for n in (lanes * ways, lanes)]
     else:
-        count = (stop + start * -1).on(emit)
-        ends = [start + (count & -(lanes * ways)), start + (count & -lanes)]
-        rest = count & (lanes - 1)
-        left = -1
+        ends = [start + (count & -n) for n in (lanes * ways, lanes)]
     if ways > 1:
         others = [_start(plan, lanes) for _ in range(ways - 1)]
         carry = flatten([*wide, *itertools.chain(*others)])
@@ -498,7 +495,7 @@ def _row(
             for way in range(ways):
                 span = Span(loop.index + way * lanes, lanes)
                 part = current[way * width : (way + 1) * width]
-                following += _take(plan, part, at(span), masked=False)
+                following += _take(plan, part, at(span), tail=False)
             loop.next = flatten(following)
         current = unflatten(loop.result, plan.reducers)
         groups = [current[way * width : (way + 1) * width] for way in range(ways)]
@@ -507,23 +504,19 @@ def _row(
             groups = [*joined, *groups[len(joined) * 2 :]]
         wide = groups[0]
         first = ends[0]
-    if not (first.number is not None and first.number == ends[1].number):
-        with emit.loop(first, ends[1], lanes, flatten(wide)) as loop:
-            current = unflatten(loop.carry, plan.reducers)
-            loop.next = flatten(_take(plan, current, at(Span(loop.index, lanes)), masked=False))
-        wide = unflatten(loop.result, plan.reducers)
-    if left == 0:
+    last = stop if emit.target.has_masks else ends[1]
+    if first.number is not None and first.number == stop.number:
         return [*wide, *single]
-    if emit.target.has_masks:
-        mask = (
-            emit.row([int(lane < left) for lane in range(lanes)], "i1")
-            if rest is None
-            else emit.first_lanes(rest, lanes)
-        )
-        wide = _take(plan, wide, at(Span(ends[1], lanes, mask, hoist=False)), masked=True)
-    else:
-        with emit.loop(ends[1], stop, 1, flatten(single)) as loop:
+    with emit.loop(first, last, lanes, flatten(wide)) as loop:
+        current = unflatten(loop.carry, plan.reducers)
+        span = masked(emit, loop.index, last, lanes)
+        if not emit.target.has_masks:
+            span = Span(loop.index, lanes)
+        loop.next = flatten(_take(plan, current, at(span), tail=True))
+    wide = unflatten(loop.result, plan.reducers)
+    if not emit.target.has_masks:
+        with emit.loop(last, stop, 1, flatten(single)) as loop:
             current = unflatten(loop.carry, plan.reducers)
-            loop.next = flatten(_take(plan, current, at(Span(loop.index, 1)), masked=False))
+            loop.next = flatten(_take(plan, current, at(Span(loop.index, 1)), tail=False))
         single = unflatten(loop.result, plan.reducers)
     return [*wide, *single]

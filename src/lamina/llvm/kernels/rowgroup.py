@@ -23,12 +23,14 @@ from lamina.llvm.kernel import (
     Scalar,
     Store,
 )
+from lamina.llvm.kernels.elementwise import weight
 from lamina.llvm.kernels.nest import (
     Axis,
     Frame,
     Merge,
     Span,
     loops,
+    masked,
     merge,
     open_kernel,
     operand_count,
@@ -277,7 +279,8 @@ def _long_row(plan: _Plan, indexes: dict[int, Index], row_bytes: int) -> None:
             evaluation.store(plan.stores)
 
     if plan.stores:
-        sweep(emit, Index(None), Index(None, plan.columns), emit.lanes, 2, visit)
+        unroll = 2 if weight(plan.expression.body) <= 24 else 1
+        sweep(emit, Index(None), Index(None, plan.columns), emit.lanes, unroll, visit)
     _store_row(plan, indexes, cores)
 
 
@@ -333,22 +336,27 @@ def _stage(
         position = _columns(plan, reducer, span.index, span.lanes)
         return reducer.take(emit, state, value, position, span.mask)
 
-    ways = 4 if len(closure) <= 24 else 2
-    vectors = plan.columns // lanes
-    middle = vectors // ways * ways * lanes
-    carry = flatten([reducer.start(emit, lanes) for _ in range(ways)])
-    with emit.loop(0, middle, ways * lanes, carry) as loop:
-        states = unflatten(loop.carry, [reducer])
-        loop.next = flatten(
-            [take(s, Span(loop.index + w * lanes, lanes)) for w, s in enumerate(states)]
-        )
-    groups: dict[int, list[State]] = {lanes: unflatten(loop.result, [reducer])}
-    for start, width, count in _pieces(plan.columns - middle, lanes, masks=emit.target.has_masks):
-        mask = None
-        if count < width:
-            mask = emit.row([int(lane < count) for lane in range(width)], "i1")
-        span = Span(Index(None, middle + start), width, mask)
-        state = take(reducer.start(emit, width), span)
-        groups.setdefault(width, []).append(state)
+    ways = 4 if weight([plan.expression.body[n] for n in closure]) <= 12 else 1
+    reach = lanes * ways
+    middle = plan.columns // reach * reach if ways > 1 or not emit.target.has_masks else 0
+    states = [reducer.start(emit, lanes) for _ in range(ways)]
+    if middle:
+        with emit.loop(0, middle, reach, flatten(states)) as loop:
+            current = unflatten(loop.carry, [reducer])
+            spans = [Span(loop.index + way * lanes, lanes) for way in range(ways)]
+            loop.next = flatten([take(s, span) for s, span in zip(current, spans, strict=True)])
+        states = unflatten(loop.result, [reducer])
+    groups: dict[int, list[State]] = {lanes: states}
+    if emit.target.has_masks:
+        if middle < plan.columns:
+            with emit.loop(middle, plan.columns, lanes, states[0]) as loop:
+                (state,) = unflatten(loop.carry, [reducer])
+                stop = Index(None, plan.columns)
+                loop.next = take(state, masked(emit, loop.index, stop, lanes))
+            states[0] = tuple(loop.result)
+    else:
+        for start, width, _ in _pieces(plan.columns - middle, lanes, masks=False):
+            state = take(reducer.start(emit, width), Span(Index(None, middle + start), width))
+            groups.setdefault(width, []).append(state)
     written.update(fresh)
     return _total(plan, reducer, groups, plan.dtypes[number])
