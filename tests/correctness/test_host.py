@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -83,6 +85,42 @@ def test_features_are_known_to_llvm(capfd):
     for name in FORCED:
         engine.compile_text("define void @nothing() { ret void }", host.target(name))
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_processor_is_told_apart_by_what_does_not_change(tmp_path):
+    text = "processor\t: 0\nvendor_id\t: X\nmodel\t\t: 3\ncpu MHz\t\t: {}\nflags\t\t: a b\n\nprocessor\t: 1\n"
+    file = tmp_path / "cpuinfo"
+    file.write_text(text.format(1000))
+    first = host._identity(file)
+    assert first == "vendor_id\t: X\nmodel\t\t: 3\nflags\t\t: a b"
+    file.write_text(text.format(2000))
+    assert host._identity(file) == first
+    file.write_text(text.format(2000).replace("a b", "a b c"))
+    assert host._identity(file) != first
+    assert host._identity(tmp_path / "none") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the processor is told by /proc/cpuinfo")
+def test_a_second_start_describes_the_machine_without_llvm(tmp_path):
+    program = """
+import sys
+from lamina.llvm import host
+print(host.detect().key, host.target("sse2").key, host.target("avx2").key)
+print("llvmlite.binding" in sys.modules)
+"""
+    environment = {**os.environ, "LAMINA_CACHE": str(tmp_path / "objects")}
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=environment,
+        ).stdout.splitlines()
+        for _ in range(2)
+    ]
+    assert outputs[0][0] == outputs[1][0]
+    assert [lines[1] for lines in outputs] == ["True", "False"]
 
 
 def test_caches_and_cores_are_plausible():

@@ -41,10 +41,10 @@ def llvm_for_every_target() -> Any:
 
 
 def version() -> str:
-    """llvmlite's version and that of the LLVM inside it: part of every cache key."""
+    """llvmlite's version, which says LLVM's: part of every cache key. Does not load LLVM."""
     import llvmlite
 
-    return f"llvmlite {llvmlite.__version__}, LLVM {'.'.join(map(str, llvm().llvm_version_info))}"
+    return f"llvmlite {llvmlite.__version__}"
 
 
 if hasattr(os, "register_at_fork"):

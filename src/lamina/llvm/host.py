@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
 import os
 import platform
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from lamina import config
 from lamina.errors import LaminaError, layout
-from lamina.llvm import binding
+from lamina.llvm import binding, cache
 
 
 class HostError(LaminaError, RuntimeError):
@@ -109,25 +110,62 @@ def architecture() -> str:
     )
 
 
+@dataclass(frozen=True)
+class _Description:
+    """What LLVM says of this machine."""
+
+    triple: str
+    cpu: str
+    features: dict[str, bool]
+
+
+# Lines of /proc/cpuinfo that tell processors apart, on x86 and on Arm; others change all the time.
+_IDENTIFYING = (
+    "vendor_id", "cpu family", "model", "model name", "stepping", "flags",
+    "CPU implementer", "CPU part", "CPU variant", "CPU revision", "Features",
+)  # fmt: skip
+
+
+def _identity(file: Path = Path("/proc/cpuinfo")) -> str | None:
+    """The processor and its instructions as the system lists them, or None if it does not."""
+    try:
+        with file.open() as stream:
+            block = stream.read(16384).split("\n\n")[0]
+    except OSError:
+        return None
+    lines = [line for line in block.splitlines() if line.split(":")[0].strip() in _IDENTIFYING]
+    return "\n".join(lines) or None
+
+
 @functools.cache
+def _description() -> _Description:
+    """LLVM's description, kept on disk for this very processor: a start need not import LLVM."""
+    identity = _identity()
+    key = f"host {binding.version()}\n{identity}"
+    entry = cache.fetch(key) if identity else None
+    if entry is not None:
+        return _Description(**entry.manifest)
+    with binding.lock():
+        llvm = binding.llvm()
+        found = _Description(
+            str(llvm.get_process_triple()),
+            str(llvm.get_host_cpu_name()),
+            dict(llvm.get_host_cpu_features()),
+        )
+    if identity:
+        cache.store(key, b"", dataclasses.asdict(found))
+    return found
+
+
 def native_triple() -> str:
     """The triple of this process; on Windows with ELF objects, the only ones that LLVM loads."""
-    with binding.lock():
-        triple = str(binding.llvm().get_process_triple())
+    triple = _description().triple
     return f"{triple}-elf" if sys.platform == "win32" else triple
 
 
 @functools.cache
-def _host_features() -> dict[str, bool]:
-    with binding.lock():
-        return dict(binding.llvm().get_host_cpu_features())
-
-
-@functools.cache
 def _native() -> Target:
-    with binding.lock():
-        cpu = str(binding.llvm().get_host_cpu_name())
-    found = _host_features()
+    cpu, found = _description().cpu, _description().features
     triple = native_triple()
     if architecture() == "aarch64":
         return _target("neon", cpu, _flatten({**found, "neon": True}), triple)
@@ -190,7 +228,7 @@ def can_run(wanted: Target) -> bool:
         return False
     if wanted is _native() or wanted.name in {"sse2", "neon"}:  # the latter: on every such machine
         return True
-    return all(_host_features().get(feature) for feature in _FORCED[wanted.name][1])
+    return all(_description().features.get(feature) for feature in _FORCED[wanted.name][1])
 
 
 def runnable_targets() -> list[Target]:
