@@ -11,7 +11,7 @@ import numpy as np
 
 from lamina.ir.control import Body, Composite, Cond, Scan, While
 from lamina.ir.elementary import Broadcast, Map, Reduce, broadcast, full, map_
-from lamina.ir.graph import Const, Node, apply, rebuilt, rewrite
+from lamina.ir.graph import Const, Node, Op, apply, rebuilt, rewrite
 from lamina.ir.movement import (
     Concat,
     Pad,
@@ -43,9 +43,10 @@ def simplify(program: Program) -> Program:
 
 def simplified(roots: Sequence[Node]) -> list[Node]:
     """The passes in their order. Equal loops are found before anything changes one of them."""
-    roots = local(merge_scans(roots))
-    roots = prune_scans(split_scans(prune_scans(roots)))
-    return local(roots)
+    merged = merge_scans(roots)
+    small = local(merged)
+    cut = prune_scans(split_scans(prune_scans(small)))
+    return small if cut == small else local(cut)
 
 
 def local(roots: Sequence[Node]) -> list[Node]:
@@ -55,7 +56,7 @@ def local(roots: Sequence[Node]) -> list[Node]:
 
 def _visit(node: Node) -> Node:
     for _ in range(100):  # rules only ever shrink a graph; the bound guards against a mistake
-        for rule in RULES:
+        for rule in RULES.get(type(node.op), ()):
             found = rule(node)
             if found is not None and found is not node:
                 node = found
@@ -322,17 +323,19 @@ def _simplified(body: Body) -> Body:
     return Body(body.parameters, tuple(simplified(body.results)))
 
 
-RULES: tuple[Rule, ...] = (
-    unstopped,
-    casts,
-    fold_constants,
-    move_constants,
-    neutral_elements,
-    halving,
-    double_inverses,
-    movements,
-    slices_of_joined,
-    joined_pads,
-    extremes_of_extremes,
-    bodies,
-)
+# Which rules can say something about which op.
+RULES: dict[type[Op], tuple[Rule, ...]] = {
+    Broadcast: (move_constants, movements),
+    Cast: (casts, fold_constants),
+    Composite: (bodies,),
+    Cond: (bodies,),
+    Map: (fold_constants, neutral_elements, halving, double_inverses, joined_pads),
+    Pad: (movements,),
+    Reduce: (extremes_of_extremes,),
+    Reshape: (move_constants, movements),
+    Scan: (bodies,),
+    Slice: (move_constants, slices_of_joined),
+    StopGradient: (unstopped,),
+    Transpose: (move_constants, movements),
+    While: (bodies,),
+}
