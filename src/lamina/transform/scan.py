@@ -103,87 +103,120 @@ def scan_gradient(
     slots   the gradient of each result, None for zero
     needed  for each input, whether its gradient is asked for
     """
-    op = node.op
-    assert isinstance(op, Scan)
-    body, count = op.body, op.carries
-    flowing = [slot is not None for slot in slots[:count]]
-    active = _active(op, needed)
-    parameters = [p for p, a in zip(body.parameters, active, strict=True) if a]
+    return _Backward(node, slots, needed, differentiate).gradients()
 
-    feeds = [input_node(root.type) for root in body.results]
-    while True:  # until no further carry receives a gradient from a later step
-        arriving = [
-            feed if (flowing[k] if k < count else slots[k] is not None) else None
-            for k, feed in enumerate(feeds)
-        ]
-        found = iter(differentiate(body.results, arriving, parameters))
-        inner = [next(found) if a else None for a in active]
-        more = [held or inner[k] is not None for k, held in enumerate(flowing)]
-        if more == flowing:
-            break
-        flowing = more
 
-    carried = [k for k in range(count) if flowing[k]]
-    inner_carry, inner_elements, inner_constants = op.split(inner)
-    stack = _Stack()
-    element_places = [None if g is None else stack.place(g) for g in inner_elements]
-    late = [_leaving(g, stack) for g in inner_constants]
-    sums = [(k, _together(rest)) for k, (_, rest) in enumerate(late) if rest]
-    carry_results = [
-        zeros_like(feeds[k]) if inner_carry[k] is None else inner_carry[k] for k in carried
-    ]
-    totals = [input_node(value.type) for _, value in sums]
-    results = [
-        *(result for result in carry_results if result is not None),
-        *(add(total, value) for total, (_, value) in zip(totals, sums, strict=True)),
-        *stack.nodes,
-    ]
+class _Backward:
+    """The backward loop of one scan while it is put together.
 
-    saved = _saved(op, results)
-    forward = scan(
-        Body(body.parameters, (*body.results, *saved)),
-        op.length,
-        *op.split(node.inputs),
-        reverse=op.reverse,
-    )[len(body.results) :]
-    own_carry, own_elements, own_constants = op.split(body.parameters)
-    restored = {value: input_node(value.type) for value in saved if value not in own_carry}
-    results = rewrite(results, lambda same: same, dict(restored))
+    Its carries are the gradients of the forward carries, and running sums for those constants
+    whose gradient cannot leave the loop. Its elements are the gradients of the stacked results,
+    the stored values of the forward loop, and the forward elements.
+    """
 
-    given = [k for k in range(count, len(feeds)) if slots[k] is not None]
-    element_parameters = [
-        *(feeds[k] for k in given),
-        *(value if value in own_carry else restored[value] for value in saved),
-        *own_elements,
-    ]
-    _, elements, constants = op.split(node.inputs)
-    given_slots = [slot for slot in slots[count:] if slot is not None]
-    first = [zeros_like(node.inputs[k]) if slots[k] is None else slots[k] for k in carried]
-    back = scan(
-        Body(
-            (*(feeds[k] for k in carried), *totals, *element_parameters, *own_constants),
-            tuple(results),
-        ),
-        op.length,
-        [*(slot for slot in first if slot is not None), *(zeros_like(total) for total in totals)],
-        [*given_slots, *forward, *elements],
-        constants,
-        reverse=not op.reverse,
-    )
-    last, back_sums = back[: len(carried)], back[len(carried) : len(carried) + len(sums)]
-    outside = back[len(carried) + len(sums) :]
+    def __init__(
+        self, node: Node, slots: Gradients, needed: Sequence[bool], differentiate: Differentiate
+    ) -> None:
+        assert isinstance(node.op, Scan)
+        self.node, self.op, self.slots = node, node.op, slots
+        self.body = node.op.body
+        # What arrives in the body of the backward loop: the gradient of each result.
+        self.feeds = [input_node(root.type) for root in self.body.results]
+        self.stacked = [k for k in range(self.op.carries, len(slots)) if slots[k] is not None]
+        self.carried, inner = self._differentiated(_active(self.op, needed), differentiate)
+        self.inner_carry, inner_elements, inner_constants = self.op.split(inner)
+        self.stack = _Stack()
+        self.element_places = [None if g is None else self.stack.place(g) for g in inner_elements]
+        leaving = [_leaving(gradient, self.stack) for gradient in inner_constants]
+        self.finishes = [finishes for finishes, _ in leaving]
+        self.sums = {k: _together(rest) for k, (_, rest) in enumerate(leaving) if rest}
 
-    result: Gradients = [None] * len(node.inputs)
-    for k, value in zip(carried, last, strict=True):
-        result[k] = value
-    for k, place in enumerate(element_places):
-        result[count + k] = None if place is None else outside[place]
-    accumulated = {k: value for (k, _), value in zip(sums, back_sums, strict=True)}
-    for k, (leaving, _) in enumerate(late):
-        parts = [finish(outside) for finish in leaving]
-        parts += [accumulated[k]] if k in accumulated else []
-        result[count + op.elements + k] = _together(parts) if parts else None
-    return result
+    def _differentiated(
+        self, active: Sequence[bool], differentiate: Differentiate
+    ) -> tuple[list[int], Gradients]:
+        """Which carries' gradients go round, and the gradients of the body's parameters."""
+        parameters = [p for p, a in zip(self.body.parameters, active, strict=True) if a]
+        flowing = [slot is not None for slot in self.slots[: self.op.carries]]
+        while True:  # until no further carry receives a gradient from a later step
+            arriving: Gradients = [None] * len(self.feeds)
+            for k in (*(k for k, flows in enumerate(flowing) if flows), *self.stacked):
+                arriving[k] = self.feeds[k]
+            found = iter(differentiate(self.body.results, arriving, parameters))
+            inner = [next(found) if a else None for a in active]
+            more = [held or inner[k] is not None for k, held in enumerate(flowing)]
+            if more == flowing:
+                return [k for k, flows in enumerate(flowing) if flows], inner
+            flowing = more
+
+    def gradients(self) -> Gradients:
+        """The gradient of each input of the forward scan, over the backward one."""
+        op, count = self.op, self.op.carries
+        last, totals, outside = self._run()
+        result: Gradients = [None] * len(self.node.inputs)
+        for k, value in zip(self.carried, last, strict=True):
+            result[k] = value
+        for k, place in enumerate(self.element_places):
+            result[count + k] = None if place is None else outside[place]
+        for k, finishes in enumerate(self.finishes):
+            parts = [finish(outside) for finish in finishes]
+            parts += [totals[k]] if k in totals else []
+            result[count + op.elements + k] = _together(parts) if parts else None
+        return result
+
+    def _run(self) -> tuple[Sequence[Node], dict[int, Node], Sequence[Node]]:
+        """(gradients of the first carries, sums by constant, stacked values) of the new loop."""
+        op, node = self.op, self.node
+        carry_results = [_or_zero(self.inner_carry[k], self.feeds[k]) for k in self.carried]
+        totals = {k: input_node(value.type) for k, value in self.sums.items()}
+        sums = [add(totals[k], value) for k, value in self.sums.items()]
+        results = [*carry_results, *sums, *self.stack.nodes]
+
+        saved = _saved(op, results)
+        forward = self._forward(saved)
+        own_carry, own_elements, own_constants = op.split(self.body.parameters)
+        restored = {value: input_node(value.type) for value in saved if value not in own_carry}
+        results = rewrite(results, lambda same: same, dict(restored))
+
+        parameters = (
+            *(self.feeds[k] for k in self.carried),
+            *totals.values(),
+            *(self.feeds[k] for k in self.stacked),
+            *(restored.get(value, value) for value in saved),
+            *own_elements,
+            *own_constants,
+        )
+        _, elements, constants = op.split(node.inputs)
+        first = [_or_zero(self.slots[k], node.inputs[k]) for k in self.carried]
+        back = scan(
+            Body(parameters, tuple(results)),
+            op.length,
+            [*first, *(zeros_like(total) for total in totals.values())],
+            [*(_given(self.slots[k]) for k in self.stacked), *forward, *elements],
+            constants,
+            reverse=not op.reverse,
+        )
+        end = len(self.carried) + len(totals)
+        return (
+            back[: len(self.carried)],
+            dict(zip(totals, back[len(self.carried) : end], strict=True)),
+            back[end:],
+        )
+
+    def _forward(self, saved: Sequence[Node]) -> Sequence[Node]:
+        """The saved values of every step, from a forward loop that also gives these."""
+        body = Body(self.body.parameters, (*self.body.results, *saved))
+        inputs = self.op.split(self.node.inputs)
+        found = scan(body, self.op.length, *inputs, reverse=self.op.reverse)
+        return found[len(self.body.results) :]
+
+
+def _or_zero(gradient: Node | None, like: Node) -> Node:
+    return zeros_like(like) if gradient is None else gradient
+
+
+def _given(gradient: Node | None) -> Node:
+    assert gradient is not None
+    return gradient
 
 
 def _active(op: Scan, needed: Sequence[bool]) -> list[bool]:
