@@ -17,15 +17,22 @@ from lamina.types import Dimension
 
 # ------------------------------------------------------------------------- contractions
 
+# Bytes of `b` from which on a tile finds its columns in the second level of cache.
+FAR_BYTES = 32 << 10
 # Vectors of columns in a tile, at most.
 WIDEST_TILE = 5
-# Where the number of rows is known only at run time, tiles are chosen for this many.
-USUAL_ROWS = 16
+# Where the number of rows is known only at run time, tiles are chosen for these numbers: one
+# thread's share of a batch, or a block of it.
+USUAL_ROWS = (8, 16, 32)
 # Multiply-adds, and terms of a sum, that may be written out one after another.
 LONGEST_BODY = 150
 MOST_WRITTEN_OUT = 12
 # Bytes of both operands that one pass over a sum may touch before it is cut into blocks.
 PASS_BYTES = 1 << 19
+# Taps are taken one after another where fewer than this share of the positions of a copy with its
+# border is reached by a tap, and a tap has at least so many terms.
+USEFUL_SHARE = 0.8
+TERMS_A_TAP = 24
 # Bytes of `b` that stay in the second level of cache while one image after the other is taken.
 RESIDENT_BYTES = 1 << 20
 # From how many terms, columns and tiles of rows on panels of `b` are packed (measured).
@@ -60,15 +67,18 @@ def pieces(extent: int, largest: int) -> list[tuple[int, int]]:
     return [(size, number) for size, number in sizes if number]
 
 
-def descending(largest: int) -> list[int]:
+def descending(largest: int, vectors: int) -> list[int]:
     """Tile sizes for an axis whose extent is known only at run time: the tile, then its edges.
 
-    >>> descending(8), descending(3)
-    ([8, 4, 1], [3, 1])
+    Eight sums keep the units busy, so between the whole tile and a single row stands one that has
+    about eight.
+
+    >>> descending(8, 2), descending(6, 4), descending(3, 4)
+    ([8, 4, 1], [6, 2, 1], [3, 1])
     """
-    if largest >= 6:
-        return [largest, 4, 1]
-    return [largest, 1] if largest > 1 else [1]
+    middle = -(-8 // vectors)
+    sizes = [largest, middle if middle < largest - 1 else 1, 1]
+    return sorted(set(sizes), reverse=True)
 
 
 def terms_a_pass(bytes_a_term: int) -> int:
@@ -85,14 +95,18 @@ def accumulators(target: Target, vectors: int) -> int:
     return max(1, (target.registers - vectors - 1) // vectors)
 
 
-def tile_cycles(rows: int, vectors: int, *, a_vectors: bool) -> float:
-    """Estimated cycles of one term of a tile's sum: two multiply-adds or two loads a cycle."""
+def tile_cycles(rows: int, vectors: int, *, a_vectors: bool, far: bool) -> float:
+    """Estimated cycles of one term of a tile's sum: two multiply-adds or two loads a cycle.
+
+    `far` says that the columns come from the second level of cache, in pieces of longer rows.
+    """
     loads = rows * vectors + vectors if a_vectors else rows + vectors
     # A multiply-add takes four cycles, so fewer than eight sums leave the units idle. A broadcast
     # that serves few vectors costs more than its load, and columns come from further away than
     # rows (fitted to 16x1, 8x2, 12x2, 14x2, 8x3, 9x3, 6x4 and 5x5).
     broadcasts = rows * min(0.35, 0.6 / vectors**2)
-    return max(rows * vectors / 2, loads / 2, 4.0) + broadcasts + 0.25 * vectors
+    columns = vectors * (0.4 if far else 0.25)
+    return max(rows * vectors / 2, loads / 2, 4.0) + broadcasts + columns
 
 
 @functools.cache
@@ -142,9 +156,7 @@ def _boxes(rows: Sequence[Dimension], most: int) -> Iterator[tuple[int, ...]]:
                 yield (1,) * (len(rows) - 2) + (high, wide)
 
 
-def _short_cycles(
-    target: Target, rows: int, vectors: int, terms: int, *, a_vectors: bool
-) -> float:
+def _short_cycles(target: Target, rows: int, vectors: int, terms: int, *, a_vectors: bool) -> float:
     """The same for a sum so short that it is written out: all its columns may stay in registers.
 
     Neighbouring tiles overlap, so few sums do no harm; sums that do not fit beside the columns do.
@@ -171,18 +183,21 @@ def _tiling_cost(
         if isinstance(extent, int):
             cuts.append(pieces(extent, size))
             continue
-        left, found = USUAL_ROWS * extent.factor, []
-        for step in descending(size):
-            found.append((step, left // step))
-            left %= step
-        cuts.append([one for one in found if one[1]])
+        found = dict.fromkeys(descending(size, width), 0)
+        for left in USUAL_ROWS:
+            left *= extent.factor
+            for step in found:
+                found[step] += left // step
+                left %= step
+        cuts.append([(step, count) for step, count in found.items() if count])
     columns = pieces(vectors, width)
     total, variants = 0.0, 0
     for combination in itertools.product(columns, *cuts):
         (across, panels), *along = combination
         count = math.prod(size for size, _ in along)
         tiles = panels * math.prod(number for _, number in along)
-        cycles = tile_cycles(count, across, a_vectors=a_vectors)
+        far = across < vectors and terms * vectors * target.vector_bytes > FAR_BYTES
+        cycles = tile_cycles(count, across, a_vectors=a_vectors, far=far)
         if terms <= MOST_WRITTEN_OUT:
             cycles = _short_cycles(target, count, across, terms, a_vectors=a_vectors)
         total += tiles * (terms * cycles + 12 + 2 * count * across)
@@ -227,6 +242,19 @@ def block_rows(capacity: int, parts: int, row_bytes: int) -> int:
         return most
     fitting = max(SMALLEST_BLOCK, BLOCK_BYTES // row_bytes // SMALLEST_BLOCK * SMALLEST_BLOCK)
     return min(most, fitting)
+
+
+def reduces_better(
+    space: Sequence[Dimension],
+    reduced: Sequence[Dimension],
+    a_strides: Sequence[int],
+    b_strides: Sequence[int],
+) -> bool:
+    """Whether a contraction with hardly any columns fills vectors along its sum instead."""
+    if space[-1] not in (1, 2, 3) or not reduced:
+        return False
+    last = reduced[-1]
+    return isinstance(last, int) and last >= 8 and a_strides[-1] == 1 and b_strides[-1] == 1
 
 
 def threads_wanted(work: float) -> int:

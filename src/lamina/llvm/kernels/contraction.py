@@ -21,6 +21,7 @@ from lamina.llvm.kernels.schedule import (
     COLUMNS,
     COPY,
     FIRST,
+    SUMS,
     Block,
     Item,
     RowBlock,
@@ -85,8 +86,6 @@ class _Loops:
         kernel, plan, emit = self.kernel, self.plan, self.emit
         if plan.halo:
             emit.clear(Place(self.scratch), plan.halo.bytes)
-        if plan.sums:
-            emit.clear(Place(self.scratch, plan.halo_bytes), plan.sums)
         a = self.scratch if kernel.a.operand == SCRATCH else self.operands[kernel.a.operand]
         start = Where(
             (index(0),) * len(plan.nest.sizes),
@@ -99,13 +98,6 @@ class _Loops:
             ),
         )
         self._descend(0, start, self.tiles.tile)
-        if plan.sums:
-            self._results(start)
-
-    def _results(self, start: Where) -> None:
-        """The epilogue over all sums, after the last block."""
-        axes: list[Item] = [*range(self.column), COLUMNS]
-        self._descend(0, start, self.tiles.take_up, axes)
 
     # --------------------------------------------------------------- extents
 
@@ -127,7 +119,7 @@ class _Loops:
                 found.append((start, start + size * count, size))
                 start += size * count
             return found
-        for size in choices.descending(largest):
+        for size in choices.descending(largest, self.plan.vectors):
             end = stop
             if size > 1:
                 left = stop.on(self.emit) - start.on(self.emit)
@@ -137,6 +129,24 @@ class _Loops:
         return found
 
     # --------------------------------------------------------------- loops
+
+    def _summed(self, position: int, where: Where) -> None:
+        """Clear the sums, let all blocks add to them, then hand them to the epilogue."""
+        emit, sums, items = self.emit, self.plan.sums, self.plan.order
+        assert sums is not None
+        here = Place(self.scratch, self.plan.halo_bytes)
+        emit.clear(here, sums.bytes)
+        reached = {reach.axis: reach.count for reach in self.plan.reaches}
+        whole = self.ranges, self.segments
+        self.ranges = [
+            (index(0), index(reached[axis])) if axis in reached else extent
+            for axis, extent in enumerate(self.ranges)
+        ]
+        self.segments = [self._segments(axis) for axis in range(self.column)]
+        self._descend(position + 1, replace(where, sums=here + sums.start), self.tiles.tile)
+        self.ranges, self.segments = whole
+        rest: list[Item] = [axis for axis in range(self.column) if axis not in items[:position]]
+        self._descend(0, replace(where, sums=here), self.tiles.take_up, [*rest, COLUMNS])
 
     def _descend(
         self,
@@ -156,6 +166,8 @@ class _Loops:
         item = items[position]
         if item == COLUMNS:
             self._columns(where, inside)
+        elif item == SUMS:
+            self._summed(position, where)
         elif item == COPY:
             self._copy(where)
             inside(where)
@@ -190,7 +202,7 @@ class _Loops:
             size = self.plan.nest.sizes[axis]
             assert isinstance(size, int)
             step *= size
-        here = Place(self.scratch, self.plan.halo_bytes + self.plan.sums)
+        here = Place(self.scratch, self.plan.panel_start)
         return Panel(here, tuple(strides), write=True)
 
     def _first(

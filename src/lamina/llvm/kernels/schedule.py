@@ -3,6 +3,7 @@
     conv     n, [copy the image with its border], columns, oy, ox  | kh, (kw c)
     dot      columns, m                                            | k
     filter   n, [copy], blocks of oy, columns, kh, (kw c)          | oy in the block, ox
+    input    n, [sums of an image], kh, kw, columns, oy, ox        | f
 
 Left of the bar are the loops around the register tile, right of it those of its sums.
 """
@@ -10,7 +11,7 @@ Left of the bar are the loops around the register tile, right of it those of its
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from lamina.llvm import choices
@@ -18,9 +19,10 @@ from lamina.llvm.host import Target
 from lamina.llvm.kernel import Access, Contraction
 from lamina.llvm.kernels.axes import Nest, simplify
 from lamina.llvm.kernels.halo import Halo, with_halo
+from lamina.llvm.kernels.taps import Reach, with_taps
 from lamina.types import Batch, Dimension, itemsize
 
-COLUMNS, COPY = "columns", "copy"
+COLUMNS, COPY, SUMS = "columns", "copy", "sums"
 FIRST, BEFORE = "first", "before"
 
 
@@ -30,6 +32,19 @@ class Block:
 
     axis: int
     size: int
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Where sums wait in scratch for the next block.
+
+    strides  bytes between neighbours on every axis, of space and reduced
+    start    bytes from the first sum to that of the first tile
+    """
+
+    bytes: int
+    strides: tuple[int, ...]
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,11 +66,13 @@ class Schedule:
     lanes    elements of the accumulator's type in a vector
     tile     rows of a tile along each axis of space
     vectors  vectors of columns in a tile
-    order    the loops around the tiles: axes of space, blocks, the columns, and the copy of `a`
-    sums     bytes of scratch for sums that wait for the next block; 0 if there are none
+    order    the loops around the tiles: axes of space, blocks, the columns, the copy of `a`, and
+             where sums in scratch begin and end
+    sums     where sums wait in scratch for the next block, if they do
     halo     what is copied, if anything
     pack     how panels of `b` come into scratch: FIRST, while the first of several tiles of rows
              is computed, BEFORE all tiles, or "" for not at all
+    reaches  the positions that each tap reaches, where taps are taken one after another
     """
 
     nest: Nest
@@ -63,9 +80,10 @@ class Schedule:
     tile: tuple[int, ...]
     vectors: int
     order: tuple[Item, ...]
-    sums: int
+    sums: Sums | None
     halo: Halo | None
-    pack: str = ""
+    pack: str
+    reaches: tuple[Reach, ...]
 
     @property
     def blocked(self) -> frozenset[int]:
@@ -78,7 +96,12 @@ class Schedule:
 
     @property
     def scratch_bytes(self) -> int:
-        return self.halo_bytes + self.sums + self.panel_bytes
+        return self.panel_start + self.panel_bytes
+
+    @property
+    def panel_start(self) -> int:
+        """Panels stand behind the copy and the sums."""
+        return self.halo_bytes + (self.sums.bytes if self.sums else 0)
 
     @property
     def panel_bytes(self) -> int:
@@ -99,42 +122,57 @@ def _aligned(count: int) -> int:
 
 def _guess(size: Dimension) -> int:
     """An extent for heuristics."""
-    return size if isinstance(size, int) else size.rows(choices.USUAL_ROWS)
+    return size if isinstance(size, int) else size.rows(choices.USUAL_ROWS[1])
 
 
 def schedule(kernel: Contraction, target: Target) -> Schedule:
     """Arrange the loops of `kernel`; depends on nothing but shapes, strides and the target."""
     nest = simplify(Nest(kernel))
-    halo = None
+    halo, reaches = None, ()
     if nest.kernel.a.guards:
-        staged = with_halo(nest.kernel)
-        if staged is not None:
+        tapped = _tapped(nest)
+        staged = None if tapped else with_halo(nest.kernel)
+        if tapped:
+            kernel, reaches = tapped
+            nest = replace(nest, kernel=kernel)
+        elif staged:
             kernel, source, halo = staged
             nest = simplify(Nest(kernel, nest.scale, source))
-    kernel, sizes = nest.kernel, nest.sizes
+    kernel = nest.kernel
+    counts = {reach.axis: reach.count for reach in reaches}
+    sizes = tuple(counts.get(axis, size) for axis, size in enumerate(nest.sizes))
     lanes = target.lanes * 4 // itemsize(kernel.accumulator)
     column = len(kernel.space) - 1
     rows = [axis for axis in range(column) if not moves(kernel.b, axis)]
     others = [axis for axis in range(column) if axis not in rows]
+    # What stands around the copy, or around the sums of one image.
     around = [axis for axis in range(column) if nest.source and nest.source.strides[axis]]
-    blocks = _blocks(nest)
+    if reaches:
+        around = [axis for axis in rows if axis not in counts]
+    blocks = [Block(reach.tap, 1) for reach in reaches if reach.tap >= 0] or _blocks(nest)
+    blocks.sort(key=lambda block: block.axis)
     inside = [axis for axis in rows if axis not in around]
+    blocked = [block.axis for block in blocks if block.size == 1]
+    terms = [_guess(n) for axis, n in enumerate(sizes) if axis > column and axis not in blocked]
     shape = choices.tile_shape(
         target,
         tuple(Batch(1) if axis == kernel.split else sizes[axis] for axis in inside),
         -(-_guess(kernel.space[-1]) // lanes),
-        math.prod(_guess(sizes[axis]) for axis in range(column + 1, len(sizes))),
+        math.prod(terms),
         a_vectors=moves(kernel.a, column),
     )
     of_axis = dict(zip(inside, shape.rows, strict=True))
+    summed = bool(blocks) and not kernel.accumulate
     leading: list[int] = []
     for axis in inside:
         if of_axis[axis] != 1 or blocks:
             break
         leading.append(axis)
     first = [block for block in blocks if nest.source and nest.source.strides[block.axis]]
-    order: list[Item] = [*around, *first]
+    order: list[Item] = [SUMS] if summed and not reaches else []
+    order += [*around, *first]
     order += [COPY] if halo else []
+    order += [SUMS] if reaches else []
     order += [block for block in blocks if block not in first]
     order += [axis for axis in others if axis not in around]
     order += leading
@@ -154,10 +192,24 @@ def schedule(kernel: Contraction, target: Target) -> Schedule:
         tuple(of_axis.get(axis, 1) for axis in range(column + 1)),
         shape.vectors,
         tuple(order),
-        _sums(kernel, lanes) if blocks and not kernel.accumulate else 0,
+        _sums(nest, lanes, reaches) if summed else None,
         halo,
         pack,
+        reaches,
     )
+
+
+def _tapped(nest: Nest) -> tuple[Contraction, tuple[Reach, ...]] | None:
+    """The contraction tap by tap, if that is possible and saves enough."""
+    kernel = nest.kernel
+    tapped = with_taps(kernel)
+    if tapped is None or kernel.accumulate or moves(kernel.a, len(kernel.space) - 1):
+        return None
+    reaches = tapped[1]
+    useful = math.prod(reach.count / _guess(nest.sizes[reach.axis]) for reach in reaches)
+    terms = math.prod(_guess(size) for size in kernel.reduced)
+    terms //= math.prod(_guess(nest.sizes[reach.tap]) for reach in reaches if reach.tap >= 0)
+    return tapped if useful < choices.USEFUL_SHARE and terms >= choices.TERMS_A_TAP else None
 
 
 def _packable(nest: Nest) -> bool:
@@ -215,10 +267,24 @@ def _bytes(access: Access, sizes: tuple[Dimension, ...]) -> int:
     return (sum(steps) + 1) * itemsize(access.dtype)
 
 
-def _sums(kernel: Contraction, lanes: int) -> int:
-    width = -(-_guess(kernel.space[-1]) // lanes) * lanes
-    count = math.prod(_guess(size) for size in kernel.space[:-1])
-    return _aligned(count * width * itemsize(kernel.accumulator))
+def _sums(nest: Nest, lanes: int, reaches: tuple[Reach, ...]) -> Sums:
+    """Room for the sums of all space, or of one image where taps are taken one after another."""
+    kernel = nest.kernel
+    strides = [0] * len(nest.sizes)
+    column = len(kernel.space) - 1
+    reached = {reach.axis for reach in reaches}
+    size = itemsize(kernel.accumulator)
+    strides[column], size = size, -(-_guess(kernel.space[-1]) // lanes) * lanes * size
+    for axis in reversed(range(column)):
+        if not reaches or axis in reached or moves(kernel.b, axis):
+            strides[axis] = size
+            size *= _guess(kernel.space[axis])
+    start = 0
+    for reach in reaches:
+        start += reach.first * strides[reach.axis]
+        if reach.tap >= 0:
+            strides[reach.tap] = reach.step * strides[reach.axis]
+    return Sums(_aligned(size), tuple(strides), start)
 
 
 def _blocks(nest: Nest) -> list[Block]:

@@ -23,7 +23,7 @@ from lamina.llvm.expression import (
 )
 from lamina.llvm.kernel import Access, Contraction, Load, Store
 from lamina.llvm.kernels.schedule import Schedule
-from lamina.types import Batch, itemsize
+from lamina.types import itemsize
 
 _FREE = Bounds(True, None, None)
 
@@ -70,6 +70,7 @@ class Where:
     vectors  vectors of columns, the last of them under `mask`
     terms    the reduced axes that the tile itself runs over
     panel    where columns come from, or go to, if `b` is packed
+    sums     the address of the sums that wait in scratch
     """
 
     indexes: tuple[Index, ...]
@@ -80,6 +81,7 @@ class Where:
     mask: Value | None = None
     terms: tuple[Terms, ...] = ()
     panel: Panel | None = None
+    sums: Place | None = None
 
 
 class Tiles:
@@ -118,7 +120,7 @@ class Tiles:
         corners = self._corners(where)
         sums = self._initial(where, corners)
         sums = self._run(where, corners, sums)
-        if self.schedule.sums:
+        if where.sums:
             self._keep(where, corners, sums)
         elif self.kernel.accumulate:
             self._add_up(where, corners, sums)
@@ -132,7 +134,7 @@ class Tiles:
         return [dict(zip(axes, offsets, strict=True)) for offsets in itertools.product(*ranges)]
 
     def _initial(self, where: Where, corners: list[dict[int, int]]) -> list[Value]:
-        if self.schedule.sums:
+        if where.sums:
             return [
                 self.emit.load(self._sum_place(where, corner, v), self.type)
                 for corner in corners
@@ -190,18 +192,15 @@ class Tiles:
 
     def moved(self, where: Where, axis: int, index: Index) -> Where:
         """The place `index` further along an axis."""
-        kernel = self.kernel
+        kernel, waiting = self.kernel, self.schedule.sums
         further = where.indexes[axis] + index
-        indexes = (*where.indexes[:axis], further, *where.indexes[axis + 1 :])
-        return Where(
-            indexes,
-            where.a.step(index, kernel.a.strides[axis] * itemsize(kernel.a.dtype)),
-            where.b.step(index, kernel.b.strides[axis] * itemsize(kernel.b.dtype)),
-            where.rows,
-            where.vectors,
-            where.mask,
-            where.terms,
-            where.panel and self._moved_panel(where.panel, axis, index),
+        return replace(
+            where,
+            indexes=(*where.indexes[:axis], further, *where.indexes[axis + 1 :]),
+            a=where.a.step(index, kernel.a.strides[axis] * itemsize(kernel.a.dtype)),
+            b=where.b.step(index, kernel.b.strides[axis] * itemsize(kernel.b.dtype)),
+            panel=where.panel and self._moved_panel(where.panel, axis, index),
+            sums=where.sums and waiting and where.sums.step(index, waiting.strides[axis]),
         )
 
     def _moved_panel(self, panel: Panel, axis: int, index: Index) -> Panel:
@@ -344,24 +343,12 @@ class Tiles:
 
     # --------------------------------------------------------------- sums between blocks
 
-    @property
-    def sum_strides(self) -> list[int]:
-        """Bytes between neighbours of the sums in scratch, along the axes of space."""
-        size = itemsize(self.kernel.accumulator)
-        space = [extent for extent in self.kernel.space if not isinstance(extent, Batch)]
-        strides = [size]
-        width = -(-space[-1] // self.lanes) * self.lanes * size
-        for extent in reversed(space[:-1]):
-            strides.insert(0, width)
-            width *= extent
-        return strides
-
     def _sum_place(self, at: Where, corner: dict[int, int], v: int) -> Place:
-        here = Place(self.scratch, self.schedule.halo_bytes)
-        point = self._in_space(at, corner, v)
-        for index, stride in zip(point.indexes, self.sum_strides, strict=True):
-            here = here.step(index, stride)
-        return here
+        sums = self.schedule.sums
+        assert at.sums is not None
+        assert sums is not None
+        steps = sum(sums.strides[axis] * step for axis, step in corner.items())
+        return at.sums + steps + v * self.lanes * itemsize(self.kernel.accumulator)
 
     def _keep(self, at: Where, corners: list[dict[int, int]], sums: list[Value]) -> None:
         """Put sums down until the next block."""
