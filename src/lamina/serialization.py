@@ -296,9 +296,17 @@ _ARRAY_DTYPES = (
 
 def build_object(kind: Any, config: Mapping[str, Any], data: Mapping[str, Any]) -> Any:
     """An instance of a known class from its configuration, built and compiled as the data says."""
-    config = dict(config)
-    if "from_config" not in dir(kind):
+    if not hasattr(kind, "from_config"):
         raise FileFormatError(f"{kind.__name__} has no from_config(), so it cannot be read.")
+    config = dict(config)
+    if namespace_of(kind) is not None:
+        # Keras writes arguments that lamina does not have; unset, they mean nothing.
+        accepted = _accepted(kind)
+        config = {
+            key: value
+            for key, value in config.items()
+            if key in accepted or not (value is None or value is False)
+        }
     instance = kind.from_config(config)
     build = data.get("build_config")
     if build and hasattr(instance, "build_from_config") and not getattr(instance, "built", False):
@@ -307,6 +315,16 @@ def build_object(kind: Any, config: Mapping[str, Any], data: Mapping[str, Any]) 
     if compiled and hasattr(instance, "compile_from_config"):
         instance.compile_from_config(compiled)
     return instance
+
+
+def _accepted(kind: type) -> set[str]:
+    """The names of the arguments that a class and its bases take."""
+    return {
+        name
+        for base in kind.__mro__
+        if "__init__" in vars(base)
+        for name in inspect.signature(base.__init__).parameters
+    }
 
 
 def lookup_class(name: str, module: str | None, registered_name: str | None = None) -> type:

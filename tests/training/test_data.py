@@ -1,7 +1,5 @@
 """Sources of batches: orders, lengths, splits and weights."""
 
-import collections
-
 import numpy as np
 import pytest
 
@@ -83,9 +81,6 @@ def test_nested_data_keeps_its_nesting():
 
 
 def test_data_frames_and_tensors_of_others_are_arrays():
-    Frame = collections.namedtuple("Frame", ["shape", "to_numpy"])
-    frame = Frame((3, 2), lambda: np.ones((3, 2)))
-
     class Torchlike:
         shape = (3,)
 
@@ -100,7 +95,9 @@ def test_data_frames_and_tensors_of_others_are_arrays():
 
     class Wrapper:
         shape = (3, 2)
-        to_numpy = staticmethod(frame.to_numpy)
+
+        def to_numpy(self):
+            return np.ones((3, 2))
 
     source = ArraySource(Wrapper(), Torchlike())
     np.testing.assert_array_equal(source.leaves[1], [0, 1, 2])

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import lamina
-from lamina import layers
 
 pytestmark = [
     pytest.mark.oracle,

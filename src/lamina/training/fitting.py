@@ -162,6 +162,7 @@ class Fitting(Trainer):
                 if check is not None and _validates(epoch, validation_freq):
                     measured = self._evaluate(check, called)
                     logs.update({f"val_{name}": value for name, value in measured.items()})
+                    logs = pythonic(logs)
                 called.on_epoch_end(epoch, logs)
                 if self.stop_training:
                     break
@@ -351,9 +352,8 @@ class Fitting(Trainer):
         )
 
     def _in_order(self, logs: Mapping[str, Any]) -> Any:
-        """The logs as a list: loss, then metrics in the order of compile; a lone one as it is."""
-        known = [name for name in self.named_metrics() if name in logs]
-        values = [logs[name] for name in [*known, *(name for name in logs if name not in known)]]
+        """The logs as a list in the order of `metrics_names`; a lone one as it is."""
+        values = [logs[name] for name in self._list_order(logs)]
         return values[0] if len(values) == 1 else values
 
 

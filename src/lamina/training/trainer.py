@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -160,7 +160,18 @@ class Trainer:
     @property
     def metrics_names(self) -> list[str]:
         """The names of what `evaluate` returns, in its order."""
-        return list(self.named_metrics())
+        return self._list_order(self.named_metrics())
+
+    def _list_order(self, names: Iterable[str]) -> list[str]:
+        """Names as Keras lists their values: by the metrics' own names, then the rest sorted.
+
+        So of one output come loss and metrics in the order of `compile`; of several come the
+        loss, the losses of the outputs, and then their metrics by name.
+        """
+        given = list(names)
+        own = [metric.name for metric in self.metrics]
+        first = [name for name in dict.fromkeys(own) if name in given]
+        return [*first, *sorted(name for name in given if name not in first)]
 
     def reset_metrics(self) -> None:
         """Let every metric begin anew."""
