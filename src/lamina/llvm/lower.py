@@ -25,7 +25,7 @@ from lamina.ir.reductions import ArgReduce, Cumulative
 from lamina.llvm import choices, kernel
 from lamina.llvm.body import BodyBuilder, Operands
 from lamina.llvm.fuse import VIEWS, Fuser, Fusion, Group
-from lamina.llvm.kernel import Core, Guard, Inside, Instruction, Kernel, Store
+from lamina.llvm.kernel import Body, Core, Guard, Inside, Instruction, Kernel, Store
 from lamina.llvm.products import Piece, Side, pieces
 from lamina.llvm.task import Loop, Step, Task
 from lamina.llvm.views import (
@@ -394,6 +394,15 @@ class Lowering:
             self._elementwise(piece.space, builder, tuple(stores), operands, label)
             return
         split, mode, extent = self.split(piece.space, piece.reduced)
+        if accumulator == anchor.dtype and choices.reduces_better(
+            piece.space, piece.reduced, a.strides, b.strides
+        ):
+            body, results = _product(a, b, accumulator)
+            reduction = kernel.Reduction(
+                piece.space, piece.reduced, body, results, builder.body(), tuple(stores), split
+            )
+            self.add(reduction, operands, label, mode, extent)
+            return
         spec = kernel.Contraction(
             piece.space,
             piece.reduced,
@@ -661,12 +670,12 @@ class Lowering:
         operands.written_number(target)
         for view in (self.packed(where), self.packed(rows)):
             operands.number(view)
-        outer = _product(base.shape[:batch])
+        outer = _extent(base.shape[:batch])
         inner = math.prod(static_shape(base.shape[axis_ + 1 :], self.capacity))
         table = base.shape[axis_]
         if not isinstance(table, int):
             raise BatchError("scatter along the batch axis needs the number of rows")
-        count = _product(where.shape[batch:])
+        count = _extent(where.shape[batch:])
         rowwise = isinstance(outer, Batch)
         spec = kernel.Scatter(
             outer,
@@ -685,10 +694,10 @@ class Lowering:
         length = shape[position]
         if not isinstance(length, int):
             raise BatchError("an order or a running sum along the batch needs the number of rows")
-        inner = _product(shape[position + 1 :])
+        inner = _extent(shape[position + 1 :])
         if isinstance(inner, Batch):
             raise BatchError("the batch must stand before the axis that is sorted or summed")
-        return _product(shape[:position]), length, inner
+        return _extent(shape[:position]), length, inner
 
     def _lower_cumulative(self, node: Node, op: Cumulative, group: Group) -> None:
         operands = Operands()
@@ -818,6 +827,17 @@ def with_axis(items: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(result)
 
 
+def _product(
+    a: kernel.Access, b: kernel.Access, dtype: str
+) -> tuple[Body, tuple[tuple[int, str], ...]]:
+    """The terms of a contraction as the body of a reduction."""
+    loads = [
+        kernel.Load(side.operand, side.dtype, side.offset, side.strides, side.guards)
+        for side in (a, b)
+    ]
+    return (*loads, kernel.Scalar("mul", (0, 1), dtype)), ((2, "sum"),)
+
+
 def _accumulator(node: Node) -> str:
     return "float32" if node.dtype in ("float16", "bfloat16") else node.dtype
 
@@ -834,7 +854,7 @@ def _lowest(dtype: str) -> float | int:
     return 0 if dtype == "bool" else int(np.iinfo(dtype).min)
 
 
-def _product(shape: Shape) -> int | Batch:
+def _extent(shape: Shape) -> int | Batch:
     total: int | Batch = 1
     for size in shape:
         total = total * size

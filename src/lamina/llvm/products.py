@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lamina.errors import ShapeError
 from lamina.ir.contractions import Conv, ConvFilterGrad, ConvInputGrad, Dot
@@ -50,6 +50,9 @@ Reordered = Callable[[View, tuple[int, ...]], View]
 def pieces(node: Node, memory: Memory, reordered: Reordered) -> list[Piece]:
     """The loops of `node`.
 
+    Columns that are one element wide, as the filter axis of a convolution to one channel, give
+    way to the next axis, if that one lies side by side in an operand.
+
     memory      gives the view of an operand
     reordered   gives a contiguous copy of a view with its axes in another order, for operands
                 whose columns do not lie side by side
@@ -57,14 +60,42 @@ def pieces(node: Node, memory: Memory, reordered: Reordered) -> list[Piece]:
     a, b = (memory(parent) for parent in node.inputs)
     match node.op:
         case Dot():
-            return [_dot(node, node.op, a, b, reordered)]
+            return [_wide(_dot(node, node.op, a, b, reordered))]
         case Conv():
-            return [_convolution(node, node.op, a, b)]
+            return [_wide(_convolution(node, node.op, a, b))]
         case ConvFilterGrad():
-            return [_filter_gradient(node, node.op, a, b)]
+            return [_wide(_filter_gradient(node, node.op, a, b))]
         case ConvInputGrad():
             return _input_gradient(node, node.op, a, b, reordered)
     raise ShapeError(f"{node.op.name} is no contraction")
+
+
+def _wide(piece: Piece) -> Piece:
+    """Swap a last axis of one element with the axis before it, and the sides if need be."""
+    space = piece.space
+    if len(space) < 2 or space[-1] != 1 or not isinstance(space[-2], int) or piece.sides is None:
+        return piece
+    last = len(space) - 1
+    a, b = piece.sides
+    strides = {side.strides[last - 1] for side in (a, b)}
+    if strides != {0, 1}:
+        return piece
+    if a.strides[last - 1] == 1:
+        a, b = b, a
+
+    def swapped(values: tuple[int, ...]) -> tuple[int, ...]:
+        return (*values[: last - 1], values[last], values[last - 1], *values[last + 1 :])
+
+    def side(old: Side) -> Side:
+        guards = tuple(replace(g, strides=swapped(g.strides)) for g in old.guards)
+        return replace(old, strides=swapped(old.strides), guards=guards)
+
+    return Piece(
+        (*space[:-2], 1, space[-2]),
+        piece.reduced,
+        tuple(replace(c, strides=swapped(c.strides)) for c in piece.index),
+        (side(a), side(b)),
+    )
 
 
 # ------------------------------------------------------------------------- products
