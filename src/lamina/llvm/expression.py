@@ -212,7 +212,7 @@ def load_lanes(
     mask = both(point.mask, inside.mask)
     kind = vector(element, lanes)
     if inside.scalar is not None:
-        start = _sheltered(emit, start, inside.scalar)
+        start = sheltered(emit, start, inside.scalar)
         if stride != 1:
             mask = both(mask, emit.splat(inside.scalar, lanes))
     hoist = point.hoist and inside.scalar is None
@@ -228,12 +228,12 @@ def load_lanes(
     for lane in range(lanes):
         here = start + lane * stride * size
         if mask is not None:
-            here = _sheltered(emit, here, emit.extract(mask, lane))
+            here = sheltered(emit, here, emit.extract(mask, lane))
         values.append(emit.load(here, element, invariant=hoist and mask is None))
     return emit.gathered(values)
 
 
-def _sheltered(emit: Emit, start: Place, condition: Value) -> Place:
+def sheltered(emit: Emit, start: Place, condition: Value) -> Place:
     """The place if the condition holds, else a block of zeros."""
     zeros = emit.zero_block().pointer
     return Place(emit.pure(POINTER, "select", condition, start.pointer, zeros))
@@ -361,7 +361,7 @@ class Evaluation:
         if inside.mask is not None:
             allowed = both(allowed, emit.any_lane(inside.mask))
         if allowed is not None:
-            start = _sheltered(emit, start, allowed)
+            start = sheltered(emit, start, allowed)
         hoist = self.point.hoist and allowed is None
         found = from_memory(emit, emit.load(start, MEMORY[dtype], invariant=hoist), dtype)
         if inside.mask is None:
@@ -418,7 +418,7 @@ class Evaluation:
         for lane in range(parts(offsets.type)[1]):
             here = start.step(emit.extract(offsets, lane), size)
             if mask is not None:
-                here = _sheltered(emit, here, emit.extract(mask, lane))
+                here = sheltered(emit, here, emit.extract(mask, lane))
             values.append(emit.load(here, MEMORY[dtype]))
         return emit.gathered(values)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from lamina.llvm.emit import Module
-from lamina.llvm.expression import Expression
+from dataclasses import dataclass
+from typing import TypeGuard
+
+from lamina.llvm.emit import I32, I64, MEMORY, POINTER, Emit, Index, Module, Place, Value, vector
+from lamina.llvm.expression import Evaluation, Expression, place, sheltered
 from lamina.llvm.kernel import (
     Body,
     Elementwise,
@@ -21,6 +24,7 @@ from lamina.llvm.kernels.nest import (
     Frame,
     Span,
     loops,
+    masked,
     merge,
     open_kernel,
     operand_count,
@@ -28,6 +32,7 @@ from lamina.llvm.kernels.nest import (
     stride_vectors,
     sweep,
 )
+from lamina.types import itemsize
 
 _LIGHT = 12  # instructions of a body up to which the loop around it is worth unrolling
 _UNROLL = 4
@@ -50,29 +55,154 @@ def build(kernel: Elementwise, name: str, module: Module) -> None:
     axes = merged.axes
     expression = Expression(emit, body, frame.operands, frame.rows)
     axis = vector_axis(axes, range(len(axes)), body, stores, emit.lanes)
-    order = [number for number in range(len(axes)) if number != axis]
-    with loops(frame, axes, order) as indexes:
-
-        def visit(spans: Sequence[Span | None]) -> None:
-            evaluations = [expression.at(point(indexes, len(axes), axis, span)) for span in spans]
-            for evaluation in evaluations:
-                for store in stores:
-                    evaluation.lanes(store.argument)
-            for evaluation in evaluations:
-                evaluation.store(stores)
-
+    sweeper = _Sweeper(frame, axes, expression, stores, axis)
+    crossing = None if axis is None else _crossing_axis(axes, axis, body, emit.lanes)
+    outer = [number for number in range(len(axes)) if number not in {axis, crossing}]
+    with loops(frame, axes, outer) as indexes:
         if axis is None:
-            visit([None])
+            sweeper.visit(indexes, [None])
+        elif crossing is None:
+            start, stop = axes[axis].bounds(frame)
+            sweeper.sweep(indexes, start, stop)
         else:
-            sweep_axis(frame, axes[axis], body, visit)
+            sweeper.cross(indexes, crossing)
     emit.finish()
 
 
-def sweep_axis(frame: Frame, axis: Axis, body: Body, visit: Callable[[list[Span]], None]) -> None:
-    """Cut the axis into vectors, several at a time if the body is light."""
-    start, stop = axis.bounds(frame)
-    unroll = _UNROLL if weight(body) <= _LIGHT else 1
-    sweep(frame.emit, start, stop, frame.emit.lanes, unroll, visit)
+@dataclass(frozen=True)
+class _Sweeper:
+    """An elementwise kernel whose vectors run along `axis`."""
+
+    frame: Frame
+    axes: tuple[Axis, ...]
+    expression: Expression
+    stores: tuple[Store, ...]
+    axis: int | None
+
+    def visit(self, indexes: dict[int, Index], spans: Sequence[Span | None]) -> None:
+        """Evaluate at some vectors, then store them all."""
+        rank = len(self.axes)
+        evaluations = [self.expression.at(point(indexes, rank, self.axis, span)) for span in spans]
+        self._finish(evaluations)
+
+    def _finish(self, evaluations: Sequence[Evaluation]) -> None:
+        for evaluation in evaluations:
+            for store in self.stores:
+                evaluation.lanes(store.argument)
+        for evaluation in evaluations:
+            evaluation.store(self.stores)
+
+    def sweep(self, indexes: dict[int, Index], start: Index, stop: Index) -> None:
+        """Cut the axis into vectors, several at a time if the body is light."""
+        emit = self.frame.emit
+        unroll = _UNROLL if weight(self.expression.body) <= _LIGHT else 1
+        sweep(emit, start, stop, emit.lanes, unroll, lambda spans: self.visit(indexes, spans))
+
+    def cross(self, indexes: dict[int, Index], crossing: int) -> None:
+        """Tiles of lanes x lanes, where some loads have unit stride along `crossing` instead."""
+        assert self.axis is not None
+        emit = self.frame.emit
+        lanes = emit.lanes
+        first, last = self.axes[crossing].bounds(self.frame)
+        start, stop = self.axes[self.axis].bounds(self.frame)
+        middle = _whole(emit, first, last, lanes)
+        end = stop if emit.target.has_masks else _whole(emit, start, stop, lanes)
+        with emit.loop(first, middle, lanes) as across:
+            with emit.loop(start, end, lanes) as along:
+                span = Span(along.index, lanes)
+                if emit.target.has_masks and not _divides(start, stop, lanes):
+                    span = masked(emit, along.index, stop, lanes)
+                self._tile(indexes, crossing, across.index, span, stop)
+            if not emit.target.has_masks and not _divides(start, stop, lanes):
+                with emit.loop(across.index, across.index + lanes) as rest:
+                    self.sweep({**indexes, crossing: rest.index}, end, stop)
+        if not _divides(first, last, lanes):
+            with emit.loop(middle, last) as rest:
+                self.sweep({**indexes, crossing: rest.index}, start, stop)
+
+    def _tile(
+        self, indexes: dict[int, Index], crossing: int, first: Index, span: Span, stop: Index
+    ) -> None:
+        """Transpose what runs along the crossing axis, and evaluate along the other."""
+        assert self.axis is not None
+        emit, rank = self.frame.emit, len(self.axes)
+        lanes = emit.lanes
+        columns: dict[int, Place] = {}
+        for number, load in enumerate(self.expression.body):
+            if _crosses(load, self.axis, crossing):
+                corner = point({**indexes, crossing: first}, rank, self.axis, span)
+                operand = self.frame.operands[load.operand]
+                source = place(operand, corner, load.strides, load.offset, load.dtype)
+                columns[number] = emit.stack(lanes * lanes * 4)
+                rows = (
+                    emit.value(lanes, I64)
+                    if span.mask is None
+                    else ((stop + span.index * -1).on(emit))
+                )
+                _transpose(emit, source, load.strides[self.axis] * 4, rows, columns[number])
+        evaluations = []
+        for lane in range(lanes):
+            where = {**indexes, crossing: first + lane}
+            evaluation = self.expression.at(point(where, rank, self.axis, span))
+            for number, buffer in columns.items():
+                kind = vector(MEMORY[self.expression.body[number].dtype], lanes)
+                evaluation.known[number] = emit.load(buffer + lane * lanes * 4, kind)
+            evaluations.append(evaluation)
+        self._finish(evaluations)
+
+
+def _transpose(emit: Emit, source: Place, stride: int, rows: Value, target: Place) -> None:
+    """Write the transpose of lanes x lanes words to `target`; rows from `rows` on are zero.
+
+    All kernels of a module share one function, because shuffles are dear to compile.
+    """
+    name, lanes = "transpose", emit.lanes
+    if name not in emit.module.functions:
+        parameters = [(POINTER, "source"), (I64, "stride"), (I64, "rows"), (POINTER, "target")]
+        inner = emit.module.function(name, parameters, internal=True)
+        pointer, step, count, out = inner.parameters
+        found = []
+        for row in range(lanes):
+            here = sheltered(inner, Place(pointer).step(step * row), count > row)
+            found.append(inner.load(here, vector(I32, lanes)))
+        for row, value in enumerate(inner.transpose(found)):
+            inner.store(value, Place(out, row * lanes * 4))
+        inner.finish()
+    emit.call(name, "void", source.pointer, emit.value(stride, I64), rows, target.pointer)
+
+
+def _whole(emit: Emit, start: Index, stop: Index, lanes: int) -> Index:
+    """The end of the last whole vector between `start` and `stop`."""
+    count = stop + start * -1
+    if count.number is not None:
+        return start + count.number // lanes * lanes
+    return start + (count.on(emit) & -lanes)
+
+
+def _divides(start: Index, stop: Index, lanes: int) -> bool:
+    """Whether the length is known to be a whole number of vectors."""
+    count = (stop + start * -1).number
+    return count is not None and count % lanes == 0
+
+
+def _crosses(item: Instruction, axis: int, crossing: int) -> TypeGuard[Load]:
+    """Whether an instruction loads along `crossing` what a vector along `axis` needs."""
+    return (
+        isinstance(item, Load)
+        and not item.guards
+        and itemsize(item.dtype) == 4
+        and item.strides[crossing] == 1
+        and item.strides[axis] not in {0, 1}
+    )
+
+
+def _crossing_axis(axes: Sequence[Axis], axis: int, body: Body, lanes: int) -> int | None:
+    """The axis along which loads run that would be gathered along `axis`."""
+    for number, other in enumerate(axes):
+        if number != axis and min(other.typical, axes[axis].typical) * 2 >= lanes:
+            if any(_crosses(item, axis, number) for item in body):
+                return number
+    return None
 
 
 def weight(body: Sequence[Instruction]) -> int:
