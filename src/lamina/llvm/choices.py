@@ -202,7 +202,7 @@ def _tiling_cost(
             cycles = _short_cycles(target, count, across, terms, a_vectors=a_vectors)
         total += tiles * (terms * cycles + 12 + 2 * count * across)
         variants += 1
-    return total * (1 + 0.02 * (variants - 1))
+    return total * (1 + 0.04 * (variants - 1))
 
 
 # ------------------------------------------------------------------------- fusion and planning
@@ -240,7 +240,9 @@ def block_rows(capacity: int, parts: int, row_bytes: int) -> int:
     most = -(-capacity // parts)
     if row_bytes <= 0:
         return most
-    fitting = max(SMALLEST_BLOCK, BLOCK_BYTES // row_bytes // SMALLEST_BLOCK * SMALLEST_BLOCK)
+    fitting = max(1, BLOCK_BYTES // row_bytes)
+    if fitting > SMALLEST_BLOCK:
+        fitting -= fitting % SMALLEST_BLOCK
     return min(most, fitting)
 
 
