@@ -323,7 +323,7 @@ def _accepted(kind: type) -> set[str]:
         name
         for base in kind.__mro__
         if "__init__" in vars(base)
-        for name in inspect.signature(base.__init__).parameters
+        for name in inspect.signature(vars(base)["__init__"]).parameters
     }
 
 

@@ -215,7 +215,7 @@ def _coloured(cell: str, place: int) -> Any:
 def _totals(model: Any) -> list[tuple[str, list[Any]]]:
     trainable = list(model.trainable_weights)
     fixed = list(model.non_trainable_weights)
-    optimizer = getattr(model, "optimizer", None)
+    optimizer: Any = getattr(model, "optimizer", None)
     slots = list(optimizer.variables) if getattr(optimizer, "built", False) else None
     totals = [
         ("Total", [*trainable, *fixed, *(slots or [])]),

@@ -48,7 +48,9 @@ def test_ragged_rows():
 
 
 def test_objects_text_and_complex_numbers():
-    assert "the array holds Python objects" in told(lambda: ArraySource(np.array([1, None], object)))
+    assert "the array holds Python objects" in told(
+        lambda: ArraySource(np.array([1, None], object))
+    )
     assert "x: arrays of dtype str64 cannot be used." in told(
         lambda: ArraySource(np.array(["ab", "cd"]))
     )
@@ -86,9 +88,7 @@ def test_y_beside_a_generator():
 
 def test_weights_that_exclude_one_another():
     text = told(
-        lambda: source_of(
-            np.zeros((2, 1)), np.zeros(2), np.ones(2), class_weight={0: 1.0}
-        ),
+        lambda: source_of(np.zeros((2, 1)), np.zeros(2), np.ones(2), class_weight={0: 1.0}),
         ValueError,
     )
     assert text.startswith("class_weight and sample_weight cannot both be given")

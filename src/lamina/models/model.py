@@ -231,11 +231,6 @@ class Model(Layer, Fitting):
         """The outputs for tensors or arrays; `training=True` for layers that train otherwise."""
         return super().__call__(*args, **kwargs)
 
-    def build(self, input_shape: Any = None) -> None:
-        """Make the weights, for inputs of this shape (None for the batch size)."""
-        if self._graph is None:
-            super().build(input_shape)
-
     def _build_on(self, x: Any) -> None:
         """Make the weights from a batch, without computing anything."""
         if not self.built or any(not layer.built for layer in self._flatten_layers()):
@@ -245,7 +240,7 @@ class Model(Layer, Fitting):
         found: dict[int, Metric] = {}
         hidden = self._not_saved
         for layer in self._flatten_layers():
-            if isinstance(layer, Fitting) and layer is not self:
+            if isinstance(layer, Model) and layer is not self:
                 continue  # a model inside measures for itself
             for name, value in vars(layer).items():
                 if name not in hidden:
@@ -376,7 +371,7 @@ class Model(Layer, Fitting):
         return _bare, (type(self),), self.__getstate__()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
-        twin = _bare(type(self))
+        twin: Model = _bare(type(self))
         memo[id(self)] = twin
         twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return twin

@@ -267,9 +267,9 @@ def _read_all(model: Any, file: Any) -> list[tuple[str, str]]:
     failures: list[tuple[str, str]] = []
     for path, saveable in walk(model):
         group = group_at(file, f"{path}/vars" if path else "vars")
-        is_optimizer = saveable is getattr(model, "optimizer", None)
-        if is_optimizer and (group is None or not len(group)):
-            continue  # the file is of a model that was not compiled
+        if saveable is getattr(model, "optimizer", None):
+            _read_optimizer(saveable, group)
+            continue
         store = Store(group, path or saveable.name)
         kept = [(variable, variable.numpy()) for variable in _own_variables(saveable)]
         try:
@@ -282,6 +282,27 @@ def _read_all(model: Any, file: Any) -> list[tuple[str, str]]:
             reason = str(error.args[0]) if error.args else type(error).__name__
             failures.append((path or saveable.name, _reason(saveable, store, reason)))
     return failures
+
+
+def _read_optimizer(optimizer: Any, group: Any) -> None:
+    """Give the optimizer its state, if the file holds one that fits; else it begins anew."""
+    if group is None or not len(group):
+        return  # the file is of a model that was not compiled
+    store = Store(group, "optimizer")
+    own = list(optimizer.variables)
+    shapes = [store.group[key].shape for key in sorted(store, key=int)]
+    if shapes == [variable.shape for variable in own]:
+        optimizer.load_own_variables(store)
+    elif len(shapes) <= 2 and shapes == [variable.shape for variable in own[: len(shapes)]]:
+        # Written before the first step: the number of steps and the learning rate.
+        for number, variable in enumerate(own[: len(shapes)]):
+            variable.assign(store[str(number)])
+    else:
+        warnings.warn(
+            f"the state of the optimizer {optimizer.name} was not loaded: it has "
+            f"{len(own)} variables, the file {len(shapes)} or others.",
+            stacklevel=5,
+        )
 
 
 def _own_variables(saveable: Any) -> list[Any]:
