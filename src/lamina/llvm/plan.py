@@ -14,6 +14,7 @@ memory by liveness counted in tasks.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -220,18 +221,19 @@ class _Planner:
     @staticmethod
     def _sums_early(steps: list[Step]) -> list[Step]:
         """Take each sum over the batch as soon as its terms are there, while they are in cache."""
-        left = {buffer for step in steps for buffer in step.written_buffers()}
+        # A buffer may have several writers, as a concatenation has: all of them must be done.
+        left = Counter(buffer for step in steps for buffer in set(step.written_buffers()))
         sums = [step for step in steps if step.mode == "parts"]
         ordered: list[Step] = []
 
         def ready(step: Step) -> bool:
-            return not any(b in left for b in step.read_buffers() if not b.parts)
+            return not any(left[b] for b in step.read_buffers() if not b.parts)
 
         for step in steps:
             if step.mode == "parts":
                 continue
             ordered.append(step)
-            left.difference_update(step.written_buffers())
+            left.subtract(set(step.written_buffers()))
             now = [candidate for candidate in sums if ready(candidate)]
             ordered.extend(now)
             sums = [candidate for candidate in sums if candidate not in now]
