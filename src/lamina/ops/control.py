@@ -11,10 +11,12 @@ from lamina import tree
 from lamina.errors import ShapeError
 from lamina.ir import control, scalar
 from lamina.ir.graph import Const, Node, apply, input_node, rewrite, toposort
-from lamina.ops.creation import arange
+from lamina.ops.creation import arange, ones_like, zeros_like
 from lamina.ops.shaping import concatenate, flip
 from lamina.tensor import Tensor, cast, convert, values
-from lamina.tensor.marks import Transparent
+from lamina.tensor.broadcasting import broadcast_all
+from lamina.tensor.marks import Mark, Transparent
+from lamina.transform.gradient import gradients
 from lamina.types import Type
 
 
@@ -297,3 +299,53 @@ def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
         return Tensor(node)
 
     return public
+
+
+def vectorize(pyfunc: Callable[..., Any], *, excluded: Any = None, signature: Any = None) -> Any:
+    """A function of scalars as one of tensors, applied to each element in turn."""
+    if excluded or signature:
+        raise NotImplementedError("vectorize: excluded and signature are not supported")
+
+    def whole(*args: Any) -> Any:
+        tensors = [Tensor(node) for node in broadcast_all([convert(arg).node for arg in args])]
+        flat = tuple(tensor.reshape((-1,)) for tensor in tensors)
+        ys = map(lambda parts: pyfunc(*parts), flat)
+        return tree.map_structure(lambda y: y.reshape((*tensors[0].shape, *y.shape[1:])), ys)
+
+    return whole
+
+
+def jvp(
+    fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False
+) -> Any:
+    """(value, derivative along the tangents), by two reverse sweeps.
+
+    The gradient of `<v, f(x)>` is linear in v; its own gradient along v is the derivative wanted.
+    """
+    with values.recording():
+        marks = [Tensor(apply(Mark(), convert(primal).node)) for primal in primals]
+        result = fun(*marks)
+        value, aux = result if has_aux else (result, None)
+        flat = [convert(leaf) for leaf in tree.flatten(value)]
+        weights = [Tensor(apply(Mark(), ones_like(leaf).node)) for leaf in flat]
+        back = gradients(
+            [leaf.node for leaf in flat],
+            [weight.node for weight in weights],
+            [mark.node for mark in marks],
+        )
+        pairs = [
+            (node, convert(tangent).node)
+            for node, tangent in zip(back, tangents, strict=True)
+            if node is not None
+        ]
+        forward = gradients(
+            [node for node, _ in pairs],
+            [cotangent for _, cotangent in pairs],
+            [weight.node for weight in weights],
+        )
+    slopes = [
+        zeros_like(leaf) if node is None else Tensor(node)
+        for node, leaf in zip(forward, flat, strict=True)
+    ]
+    packed = tree.pack(value, slopes)
+    return (value, packed, aux) if has_aux else (value, packed)

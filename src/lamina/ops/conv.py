@@ -7,14 +7,14 @@ from typing import Any
 
 from lamina import config
 from lamina.errors import BatchError, ShapeError, layout
-from lamina.ir import contractions
+from lamina.ir import contractions, movement
 from lamina.ir.graph import apply
 from lamina.ops.dispatch import operation
 from lamina.ops.nn import floating
 from lamina.ops.reductions import max as max_of
 from lamina.ops.reductions import mean as mean_of
-from lamina.ops.shaping import concatenate, expand_dims, pad, transpose
-from lamina.tensor import Tensor, operands
+from lamina.ops.shaping import concatenate, expand_dims, pad, stack, transpose
+from lamina.tensor import Tensor, convert, operands
 from lamina.types import Batch
 
 Pairs = tuple[tuple[int, int], ...]
@@ -310,3 +310,64 @@ def adaptive_average_pool(inputs: Any, output_size: Any, data_format: str | None
 def adaptive_max_pool(inputs: Any, output_size: Any, data_format: str | None = None) -> Tensor:
     """Maxima over windows that are laid out so that exactly `output_size` come out."""
     return _adaptive("max", inputs, output_size, data_format)
+
+
+@operation
+def unfold(
+    x: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> Tensor:
+    """Sliding windows of (B, C, H, W) as columns: (B, C * kernel cells, windows)."""
+    tensor = convert(x)
+    batch, channels, *image = tensor.shape
+    size, spread, step = (per_axis(v, 2, "unfold") for v in (kernel_size, dilation, stride))
+    pads = (padding, padding) if isinstance(padding, int) else tuple(padding)
+    padded = pad(tensor, ((0, 0), (0, 0), *((p, p) for p in pads)))
+    counts = _window_counts(image, size, spread, step, pads)
+    parts = [
+        padded[
+            :, :, _every(i, spread[0], step[0], counts[0]), _every(j, spread[1], step[1], counts[1])
+        ]
+        for i in range(size[0])
+        for j in range(size[1])
+    ]
+    cells = stack(parts, 2)
+    return cells.reshape((batch, channels * len(parts), counts[0] * counts[1]))
+
+
+def _window_counts(image: Any, size: Any, spread: Any, step: Any, pads: Any) -> list[int]:
+    return [
+        (int(n) + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, d, s, p in zip(image, size, spread, step, pads, strict=True)
+    ]
+
+
+def _every(first: int, spread: int, step: int, count: int) -> slice:
+    begin = first * spread
+    return slice(begin, begin + (count - 1) * step + 1, step)
+
+
+@operation
+def fold(
+    x: Any, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> Tensor:
+    """Columns of `unfold` added up where they overlap: (B, C, *output_size)."""
+    tensor = convert(x)
+    image = per_axis(output_size, 2, "output_size")
+    size, spread, step = (per_axis(v, 2, "fold") for v in (kernel_size, dilation, stride))
+    pads = (padding, padding) if isinstance(padding, int) else tuple(padding)
+    counts = _window_counts(image, size, spread, step, pads)
+    batch, rows, _ = tensor.shape
+    channels = int(rows) // (size[0] * size[1])  # type: ignore[arg-type]
+    cells = tensor.reshape((batch, channels, size[0], size[1], *counts))
+    whole = [n + 2 * p for n, p in zip(image, pads, strict=True)]
+    total: Any = None
+    for i in range(size[0]):
+        for j in range(size[1]):
+            part = cells[:, :, i, j].node
+            low = (i * spread[0], j * spread[1])
+            reach = [(c - 1) * s + 1 for c, s in zip(counts, step, strict=True)]
+            high = [n - a - r for n, a, r in zip(whole, low, reach, strict=True)]
+            gaps = (0, 0, *(s - 1 for s in step))
+            spread_out = Tensor(movement.pad(part, (0, 0, *low), (0, 0, *high), 0, gaps))
+            total = spread_out if total is None else total + spread_out
+    return total[:, :, pads[0] : pads[0] + image[0], pads[1] : pads[1] + image[1]]  # type: ignore[no-any-return]

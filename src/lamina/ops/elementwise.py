@@ -12,7 +12,7 @@ from lamina import config
 from lamina.errors import DtypeError
 from lamina.ir import scalar
 from lamina.ops.dispatch import operation
-from lamina.tensor import Tensor, binary, convert, operands, unary
+from lamina.tensor import Tensor, as_dtype, binary, convert, operands, unary
 from lamina.tensor import cast as cast_tensor
 from lamina.tensor.broadcasting import elementwise
 from lamina.types import FLOATS, itemsize, numpy_dtype
@@ -471,3 +471,106 @@ def _integers(name: str, x1: Any, x2: Any) -> tuple[Tensor, Tensor]:
 def stop_gradient(variable: Any) -> Tensor:
     """The same value, through which no gradient flows."""
     return Tensor(scalar.stop_gradient(convert(variable).node))
+
+
+fabs = _one("abs", "fabs", "`|x|` as a float")
+
+
+@operation
+def fmax(x1: Any, x2: Any) -> Tensor:
+    """The larger of two; where one is NaN, the other."""
+    a, b = (Tensor(node) for node in operands(x1, x2))
+    return where(isnan(a), b, where(isnan(b), a, maximum(a, b)))
+
+
+@operation
+def fmin(x1: Any, x2: Any) -> Tensor:
+    """The smaller of two; where one is NaN, the other."""
+    a, b = (Tensor(node) for node in operands(x1, x2))
+    return where(isnan(a), b, where(isnan(b), a, minimum(a, b)))
+
+
+@operation
+def isreal(x: Any) -> Tensor:
+    """Whether an element is a real number: true everywhere."""
+    tensor = convert(x)
+    return logical_or(tensor == tensor, isnan(tensor))  # noqa: PLR0124  # true everywhere
+
+
+@operation
+def isclose(
+    x1: Any, x2: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> Tensor:
+    """Whether `|x1 - x2| <= atol + rtol * |x2|`; infinities are close to themselves."""
+    a, b = (Tensor(node) for node in operands(x1, x2, floating=True))
+    close = logical_or(a == b, logical_and(abs(a - b) <= atol + rtol * abs(b), isfinite(b)))
+    return logical_or(close, logical_and(isnan(a), isnan(b))) if equal_nan else close
+
+
+@operation
+def saturate_cast(x: Any, dtype: Any) -> Tensor:
+    """Cast, after values that the dtype cannot hold have been moved to its limits."""
+    tensor, name = convert(x), as_dtype(dtype)
+    if name in FLOATS or name == "bool":
+        return cast_tensor(tensor, name)
+    limits = np.iinfo(name)
+    low, high = float(limits.min), float(limits.max)
+    if tensor.dtype not in FLOATS:
+        own = np.iinfo(tensor.dtype) if tensor.dtype != "bool" else np.iinfo("uint8")
+        return cast_tensor(clip(tensor, max(limits.min, own.min), min(limits.max, own.max)), name)
+    return cast_tensor(clip(tensor, low, high), name)
+
+
+@operation
+def i0(x: Any) -> Tensor:
+    """The modified Bessel function of order 0 (Abramowitz & Stegun 1964, 9.8.1 and 9.8.2)."""
+    size = abs(_floating(x))
+    t = square(minimum(size, 3.75) / 3.75)
+    near = _horner(_BESSEL_NEAR, t)
+    inverse = 3.75 / maximum(size, 3.75)
+    far = exp(size) / sqrt(maximum(size, 3.75)) * _horner(_BESSEL_FAR, inverse)
+    return where(size <= 3.75, near, far)
+
+
+_BESSEL_NEAR = (0.0045813, 0.0360768, 0.2659732, 1.2067492, 3.0899424, 3.5156229, 1.0)
+_BESSEL_FAR = (
+    0.00392377,
+    -0.01647633,
+    0.02635537,
+    -0.02057706,
+    0.00916281,
+    -0.00157565,
+    0.00225319,
+    0.01328592,
+    0.39894228,
+)
+
+
+def nextafter(x1: Any, x2: Any) -> Tensor:
+    """The next floating-point number after x1 towards x2; outside a trace only."""
+    a, b = (Tensor(node).numpy() for node in operands(x1, x2, floating=True))
+    return convert(np.nextafter(a, b))
+
+
+def select(condlist: Any, choicelist: Any, default: Any = 0) -> Tensor:
+    """The choice of the first condition that holds, element by element; `default` elsewhere."""
+    result: Any = default
+    for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
+        result = where(condition, choice, result)
+    return convert(result)
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether x is a tensor."""
+    return isinstance(x, Tensor)
+
+
+def dtype(x: Any) -> str:
+    """The dtype of x by name."""
+    return str(x.dtype) if hasattr(x, "dtype") else convert(x).dtype
+
+
+@operation
+def copy(x: Any) -> Tensor:
+    """The same tensor: tensors never change."""
+    return convert(x)

@@ -13,7 +13,7 @@ from lamina.ir import elementary, indexing, movement
 from lamina.ir.graph import Node, constant
 from lamina.ops.creation import as_shape, full, zeros
 from lamina.ops.dispatch import normal_axis, operation
-from lamina.tensor import Tensor, as_dtype, cast, convert
+from lamina.tensor import Tensor, as_dtype, cast, convert, operands
 from lamina.tensor.broadcasting import broadcast_shape, broadcast_to
 from lamina.tensor.indexing import wrapped
 from lamina.types import FLOATS
@@ -286,3 +286,18 @@ def unravel_index(indices: Any, shape: Any) -> Any:
         coordinates.append(rest % int(size))  # type: ignore[arg-type]
         rest = rest // int(size)  # type: ignore[arg-type]
     return tuple(reversed(coordinates))
+
+
+@operation
+def segment_prod(
+    data: Any, segment_ids: Any, num_segments: int | None = None, sorted: bool = False
+) -> Tensor:
+    """Products of the rows of data (n, ...) with equal ids; 1 where empty."""
+    rows, where = convert(data), _index(segment_ids)
+    count = int(where.numpy().max()) + 1 if num_segments is None else int(num_segments)
+    hot = one_hot(where, count, dtype="bool")
+    wide = hot.reshape((*hot.shape, *(1,) * (rows.ndim - 1)))
+    a, b = operands(Tensor(movement.expand(rows.node, 1)), 1)
+    shape = (rows.shape[0], count, *rows.shape[1:])
+    chosen = elementary.map_("where", *(broadcast_to(node, shape) for node in (wide.node, a, b)))
+    return Tensor(elementary.reduce_prod(chosen, (0,)))

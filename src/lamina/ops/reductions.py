@@ -12,6 +12,7 @@ from lamina.ops.dispatch import normal_axes, normal_axis, operation
 from lamina.ops.elementwise import (
     abs,
     exp,
+    isclose,
     isinf,
     isnan,
     log,
@@ -306,3 +307,39 @@ def nancumsum(x: Any, axis: Any = None, dtype: Any = None) -> Tensor:
 def nancumprod(x: Any, axis: Any = None, dtype: Any = None) -> Tensor:
     """Running products that count NaN as 1."""
     return cumprod(_without_nan(x, 1.0), axis, dtype)
+
+
+@operation
+def allclose(
+    x1: Any, x2: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> Tensor:
+    """Whether all elements are close: `|x1 - x2| <= atol + rtol * |x2|`."""
+    return all(isclose(x1, x2, rtol, atol, equal_nan))
+
+
+@operation
+def diff(a: Any, n: int = 1, axis: int = -1) -> Tensor:
+    """The n-th differences of neighbours along an axis."""
+    tensor = convert(a)
+    at = normal_axis(axis, tensor.ndim)
+    lead = (slice(None),) * at
+    for _ in range(n):
+        later, earlier = tensor[(*lead, slice(1, None))], tensor[(*lead, slice(None, -1))]
+        tensor = later != earlier if tensor.dtype == "bool" else later - earlier
+    return tensor
+
+
+@operation
+def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Tensor:
+    """The integral along an axis by the trapezoidal rule."""
+    tensor = _floating(y)
+    at = normal_axis(axis, tensor.ndim)
+    lead = (slice(None),) * at
+    step: Any = dx
+    if x is not None:
+        places = _floating(x)
+        step = diff(places, axis=0 if places.ndim == 1 else at)
+        if places.ndim == 1:
+            step = step.reshape([-1 if a == at else 1 for a in range(tensor.ndim)])
+    heights = (tensor[(*lead, slice(1, None))] + tensor[(*lead, slice(None, -1))]) / 2.0
+    return sum(heights * step, at)
