@@ -128,7 +128,8 @@ def _guess(size: Dimension) -> int:
 def schedule(kernel: Contraction, target: Target) -> Schedule:
     """Arrange the loops of `kernel`; depends on nothing but shapes, strides and the target."""
     nest = simplify(Nest(kernel))
-    halo, reaches = None, ()
+    halo: Halo | None = None
+    reaches: tuple[Reach, ...] = ()
     if nest.kernel.a.guards:
         tapped = _tapped(nest)
         staged = None if tapped else with_halo(nest.kernel)

@@ -7,7 +7,7 @@ is the same sequence of multiply-adds in each of them, so a result never depends
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from lamina.llvm import choices, maths
@@ -181,14 +181,47 @@ class Tiles:
                 for number in range(terms.count or 0):
                     sums = nest(level + 1, self.moved(at, terms.axis, terms.start + number), sums)
                 return sums
-            with self.emit.loop(
-                terms.start, terms.stop, carry=sums, nonempty=bool(terms.count)
-            ) as k:
-                inside = self.moved(at, terms.axis, k.index)
-                k.next = nest(level + 1, inside, list(k.carry))
-            return k.result
+            return self._loop(terms, at, sums, lambda inside, sums: nest(level + 1, inside, sums))
 
         return nest(0, where, sums)
+
+    def _loop(
+        self,
+        terms: Terms,
+        where: Where,
+        sums: list[Value],
+        body: Callable[[Where, list[Value]], list[Value]],
+    ) -> list[Value]:
+        """Loop over a reduced axis; the addresses are carried along and step by a constant."""
+        emit, axis, kernel = self.emit, terms.axis, self.kernel
+        start = self.moved(where, axis, terms.start)
+        steps: list[int | Value] = [
+            kernel.a.strides[axis] * itemsize(kernel.a.dtype),
+            kernel.b.strides[axis] * itemsize(kernel.b.dtype),
+            start.panel.strides[axis] if start.panel else 0,
+        ]
+        places = [start.a, start.b, start.panel.here if start.panel else start.b]
+        moving = [
+            number for number, step in enumerate(steps) if not (isinstance(step, int) and step == 0)
+        ]
+        carry = [*sums, *(places[number].base for number in moving)]
+        with emit.loop(terms.start, terms.stop, carry=carry, nonempty=bool(terms.count)) as k:
+            here, after = list(places), []
+            for number, base in zip(moving, k.carry[len(sums) :], strict=True):
+                here[number] = Place(base, places[number].offset)
+                step = steps[number]
+                later = Place(base, step) if isinstance(step, int) else Place(base).step(step)
+                after.append(later.pointer)
+            further = where.indexes[axis] + k.index
+            inside = replace(
+                where,
+                indexes=(*where.indexes[:axis], further, *where.indexes[axis + 1 :]),
+                a=here[0],
+                b=here[1],
+                panel=where.panel and replace(where.panel, here=here[2]),
+            )
+            k.next = [*body(inside, list(k.carry[: len(sums)])), *after]
+        return k.result[: len(sums)]
 
     def moved(self, where: Where, axis: int, index: Index) -> Where:
         """The place `index` further along an axis."""
@@ -200,7 +233,7 @@ class Tiles:
             a=where.a.step(index, kernel.a.strides[axis] * itemsize(kernel.a.dtype)),
             b=where.b.step(index, kernel.b.strides[axis] * itemsize(kernel.b.dtype)),
             panel=where.panel and self._moved_panel(where.panel, axis, index),
-            sums=where.sums and waiting and where.sums.step(index, waiting.strides[axis]),
+            sums=where.sums.step(index, waiting.strides[axis]) if where.sums and waiting else None,
         )
 
     def _moved_panel(self, panel: Panel, axis: int, index: Index) -> Panel:
@@ -248,14 +281,14 @@ class Tiles:
         b, panel = self.kernel.b, at.panel
         if b.guards:
             return self._guarded(1, self.point(at, {}, v))
-        packed = panel and panel.here + v * self.lanes * itemsize(self.kernel.accumulator)
-        if packed and not panel.write:
+        across = v * self.lanes * itemsize(self.kernel.accumulator)
+        if panel and not panel.write:
             mask = at.mask if panel.masked and v == at.vectors - 1 else None
-            return self.emit.load(packed, self.type, mask=mask)
+            return self.emit.load(panel.here + across, self.type, mask=mask)
         here = at.b + v * self.lanes * b.strides[self.column] * itemsize(b.dtype)
         value = self._read(b, here, at, v, resident=resident)
-        if packed:
-            self.emit.store(value, packed)
+        if panel:
+            self.emit.store(value, panel.here + across)
         return value
 
     def pack(self, where: Where) -> None:
