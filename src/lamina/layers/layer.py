@@ -6,7 +6,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class Layer(Operation):
 
     supports_masking = False
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Layer:
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         layer = super().__new__(cls)
         # Set here, so that a subclass may assign attributes before it calls super().__init__().
         layer._init_args = (args, kwargs)
@@ -541,14 +541,16 @@ class Layer(Operation):
             ) from error
 
     def get_build_config(self) -> dict[str, Any] | None:
-        """What `build` was called with, for saving."""
-        return dict(self._build_shapes) or None
+        """What `build` was called with, for saving, in Keras's form."""
+        if len(self._build_shapes) == 1:
+            return {"input_shape": next(iter(self._build_shapes.values()))}
+        return {"shapes_dict": dict(self._build_shapes)} if self._build_shapes else None
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         """Build with what `get_build_config` gave."""
         if not config:
             return
-        shapes = {key: _tuples(value) for key, value in config.items()}
+        shapes = {key: _tuples(value) for key, value in config.get("shapes_dict", config).items()}
         if self.built:
             return
         if set(shapes) == {"input_shape"}:
@@ -563,7 +565,10 @@ class Layer(Operation):
             store[str(number)] = variable.numpy()
 
     def load_own_variables(self, store: Any) -> None:
-        """Read what `save_own_variables` wrote.  raises  ShapeError if it does not fit"""
+        """Read what `save_own_variables` wrote.
+
+        raises   ShapeError if it does not fit
+        """
         own = own_variables(self)
         if len(store.keys()) != len(own):
             raise ShapeError(
