@@ -200,7 +200,7 @@ def captured(value: np.ndarray) -> Variable:
 
 
 def executor_for(program: Program, capacity: int) -> Executable:
-    """Compile a program for up to `capacity` rows with the executor that the configuration names."""
+    """Compile a program for up to `capacity` rows, with the executor of the configuration."""
     if config.executor() == "reference":
         return compile_reference(program, capacity)
     # Resolved at the first compilation, so that tensors can be used without loading a compiler.

@@ -11,8 +11,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class CallContext:
-    """training   what the outermost call was told, None where nobody said
-    entry         the outermost layer
+    """What a call tells the calls inside it.
+
+    training   what the outermost call was told, None where nobody said
+    entry      the outermost layer
     """
 
     training: bool | None
@@ -23,6 +25,7 @@ _current: ContextVar[CallContext | None] = ContextVar("lamina_call", default=Non
 
 
 def current() -> CallContext | None:
+    """The call in progress in this thread, if there is one."""
     return _current.get()
 
 

@@ -49,6 +49,12 @@ class Layer(Operation):
     """
 
     supports_masking = False
+    _init_args: tuple[tuple[Any, ...], dict[str, Any]]
+    _added: list[Variable]
+    _building: bool
+    _build_shapes: dict[str, Any]
+    _losses: list[Tensor]
+    _losses_of: Any  # the trace that the losses belong to
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         layer = super().__new__(cls)
@@ -96,8 +102,13 @@ class Layer(Operation):
 
     # ------------------------------------------------------------------------- weights
 
-    def build(self, input_shape: Any = None) -> None:
-        """Make the weights for inputs of this shape (None for the batch size)."""
+    def build(self, *args: Any, **kwargs: Any) -> None:
+        """Make the weights for inputs of this shape (None for the batch size).
+
+        Subclasses define `build(self, input_shape)`, or one `..._shape` for each tensor that
+        `call` takes.
+        """
+        input_shape = args[0] if args else kwargs.get("input_shape")
         self._build_shapes = {} if input_shape is None else {"input_shape": input_shape}
         if type(self).build is Layer.build and input_shape is not None:
             self._build_by_run(input_shape)
@@ -616,12 +627,12 @@ class _Signature:
 
 
 @functools.lru_cache(maxsize=512)
-def _call_signature(cls: type[Layer]) -> _Signature:
+def _call_signature(cls: Any) -> _Signature:
     return _Signature(cls.call)
 
 
 @functools.lru_cache(maxsize=512)
-def _build_parameters(cls: type[Layer]) -> tuple[str, ...]:
+def _build_parameters(cls: Any) -> tuple[str, ...]:
     parameters = list(inspect.signature(cls.build).parameters.values())[1:]
     return tuple(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
 

@@ -174,6 +174,7 @@ class KerasTensor:
 
 
 def is_keras_tensor(value: Any) -> bool:
+    """Whether this is a symbolic tensor."""
     return isinstance(value, KerasTensor)
 
 

@@ -82,7 +82,7 @@ def cond(pred: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> 
     tree.assert_same_structure(yes.structure, no.structure)
     inputs = list(dict.fromkeys([*yes.constants, *no.constants]))
     bodies = [_widened(side, inputs) for side in (yes, no)]
-    return _packed(yes.structure, control.cond(flag.reshape(()).node, *bodies, inputs))
+    return _packed(yes.structure, control.cond(flag.reshape(()).node, bodies[0], bodies[1], inputs))
 
 
 def _branch(function: Callable[[], Any]) -> Closed:
@@ -140,7 +140,7 @@ def while_loop(
         bodies.append(
             control.Body((*side.body.parameters[: len(types)], *extra), side.body.results)
         )
-    nodes = control.while_(*bodies, [tensor.node for tensor in tensors], constants)
+    nodes = control.while_(bodies[0], bodies[1], [tensor.node for tensor in tensors], constants)
     if maximum_iterations is not None:
         nodes = nodes[:-1]
     result = _packed(start, nodes)
@@ -252,8 +252,14 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
     result = branches[-1](*operands)
     for number in range(len(branches) - 2, -1, -1):
         branch = branches[number]
-        result = cond(at <= number, lambda b=branch: b(*operands), lambda r=result: r)
+        result = cond(
+            at <= number, functools.partial(branch, *operands), functools.partial(_same, result)
+        )
     return result
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,10 @@ def array(x: Any, dtype: Any = None) -> Tensor:
 
 
 def convert_to_numpy(x: Any) -> np.ndarray:
-    """The value of a tensor as an array.  raises  TraceError inside a trace"""
+    """The value of a tensor as an array.
+
+    raises   TraceError inside a trace
+    """
     return convert(x).numpy()
 
 
@@ -122,8 +125,7 @@ def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) ->
 def _number(value: Any) -> Any:
     if isinstance(value, (int, float)):
         return value
-    number = np.asarray(value).item()
-    return number
+    return np.asarray(value).item()
 
 
 @operation
@@ -234,8 +236,9 @@ def diag(x: Any, k: int = 0) -> Tensor:
         return diagonal(tensor, k)
     if tensor.ndim != 1:
         raise ShapeError(f"diag takes a vector or a matrix, got {tensor.node.type}")
-    size = int(tensor.shape[0]) + int(np.abs(k))
-    low = (max(k, 0), size - int(tensor.shape[0]) - max(k, 0))
+    length = len(tensor)
+    size = length + max(k, -k)
+    low = (max(k, 0), size - length - max(k, 0))
     padded = Tensor(movement.pad(tensor.node, (low[0],), (low[1],)))
     row = broadcast_to(padded.node, (size, size))
     return where(eye(size, size, k, "bool"), Tensor(row), 0)
@@ -300,7 +303,7 @@ def meshgrid(*x: Any, indexing: str = "xy") -> list[Tensor]:
 def vander(x: Any, N: int | None = None, increasing: bool = False) -> Tensor:
     """The Vandermonde matrix: powers of x (n,) as columns, falling unless `increasing`."""
     tensor = convert(x)
-    count = int(tensor.shape[0]) if N is None else int(N)
+    count = len(tensor) if N is None else int(N)
     powers = np.arange(count) if increasing else np.arange(count)[::-1]
     name = tensor.dtype if tensor.dtype in FLOATS else config.floatx()
     column = Tensor(movement.expand(cast(tensor, name).node, 1))

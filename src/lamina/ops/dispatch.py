@@ -45,7 +45,10 @@ def operation(function: F) -> F:
 
 
 def normal_axis(axis: Any, rank: int) -> int:
-    """A possibly negative axis as one from 0 to rank - 1.  raises  ShapeError outside"""
+    """A possibly negative axis as one from 0 to rank - 1.
+
+    raises   ShapeError outside
+    """
     at = int(axis)
     if not -rank <= at < rank:
         raise ShapeError(f"axis {at} is out of range for a value with {rank} axes")

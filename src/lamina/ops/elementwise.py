@@ -158,7 +158,7 @@ def cast(x: Any, dtype: Any) -> Tensor:
 
 
 @operation
-def where(condition: Any, x1: Any = None, x2: Any = None) -> Any:
+def where(condition: Any, x1: Any = None, x2: Any = None) -> Tensor:
     """`x1` where the condition holds, `x2` elsewhere; all three broadcast.
 
     With the condition alone: the positions where it holds, one int32 tensor for each axis. Their
@@ -166,7 +166,8 @@ def where(condition: Any, x1: Any = None, x2: Any = None) -> Any:
     """
     flag = _truth(condition)
     if x1 is None and x2 is None:
-        return tuple(convert(part.astype(np.int32)) for part in np.nonzero(flag.numpy()))
+        found = tuple(convert(part.astype(np.int32)) for part in np.nonzero(flag.numpy()))
+        return found  # type: ignore[return-value]  # only without x1 and x2, as in NumPy
     a, b = operands(x1, x2)
     return Tensor(elementwise("where", flag.node, a, b))
 

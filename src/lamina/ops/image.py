@@ -9,7 +9,7 @@ import numpy as np
 from lamina import config
 from lamina.errors import ShapeError, layout
 from lamina.ops.conv import depthwise_conv, padding_of, per_axis
-from lamina.ops.creation import arange, array, iota
+from lamina.ops.creation import array, iota
 from lamina.ops.dispatch import operation
 from lamina.ops.elementwise import abs, cast, clip, floor, logical_and, round, where
 from lamina.ops.linear import einsum
@@ -67,7 +67,8 @@ def _weights(size: int, wanted: int, name: str, antialias: bool) -> np.ndarray:
     """(wanted, size): how much of each old pixel goes into each new one, rows summing to 1."""
     if name == "nearest":
         taken = np.floor((np.arange(wanted) + 0.5) * size / wanted).astype(int)
-        return np.eye(size)[np.minimum(taken, size - 1)]
+        chosen: np.ndarray = np.eye(size)[np.minimum(taken, size - 1)]
+        return chosen
     kernel, _ = _kernel(name)
     scale = max(size / wanted, 1.0) if antialias else 1.0
     centre = (np.arange(wanted) + 0.5) * size / wanted - 0.5
@@ -76,6 +77,12 @@ def _weights(size: int, wanted: int, name: str, antialias: bool) -> np.ndarray:
     total = weight.sum(1, keepdims=True)
     inside = ((centre >= -0.5) & (centre <= size - 0.5))[:, None]
     return np.where(inside, weight / np.where(np.abs(total) > 1e-8, total, 1.0), 0.0)
+
+
+def _sides(x: Tensor) -> tuple[int, int]:
+    """Height and width, which are known numbers."""
+    height, width = x.shape[1:3]
+    return int(height), int(width)  # type: ignore[arg-type]  # the batch stands on axis 0
 
 
 @operation
@@ -100,7 +107,7 @@ def resize(
     """
     x, single, first = _entered(images, data_format)
     height, width = (int(s) for s in (size if not isinstance(size, int) else (size, size)))
-    _, rows, columns, _ = x.shape
+    rows, columns = _sides(x)
     if crop_to_aspect_ratio:
         less_rows = min(rows, int(float(columns * height) / width))
         less_columns = min(columns, int(float(rows * width) / height))
@@ -205,7 +212,7 @@ def crop_images(
 ) -> Tensor:
     """A rectangle of each image: two of (before, behind, size) for each side."""
     x, single, first = _entered(images, data_format)
-    _, rows, columns, _ = x.shape
+    rows, columns = _sides(x)
     top, _ = _margins(rows, top_cropping, bottom_cropping, target_height, "height", -1)
     left, _ = _margins(columns, left_cropping, right_cropping, target_width, "width", -1)
     height = target_height or rows - top - (bottom_cropping or 0)
@@ -463,7 +470,8 @@ def perspective_transform(
 
 def _homography(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The eight numbers of the projective map that takes four points to four points."""
-    rows, right = [], []
+    rows: list[list[float]] = []
+    right: list[float] = []
     for (x, y), (u, v) in zip(source, target, strict=True):
         rows.append([x, y, 1, 0, 0, 0, -u * x, -u * y])
         rows.append([0, 0, 0, x, y, 1, -v * x, -v * y])

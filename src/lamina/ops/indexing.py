@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -88,7 +87,7 @@ def get_item(x: Any, key: Any) -> Tensor:
 
 
 @operation
-def slice(inputs: Any, start_indices: Any, shape: Any) -> Tensor:  # noqa: A001
+def slice(inputs: Any, start_indices: Any, shape: Any) -> Tensor:
     """The block of `shape` that begins at `start_indices` (numbers, or a tensor of them)."""
     tensor = convert(inputs)
     sizes = as_shape(shape)

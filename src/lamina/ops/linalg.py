@@ -47,8 +47,11 @@ class Factorisation(Op):
         *lead, m, n = x.shape
         if self.kind in _SQUARE and m != n:
             raise ShapeError(f"{self.kind}: the matrices must be square, got {x}")
-        like = lambda *shape: Type((*lead, *shape), x.dtype)
-        least = m if m < n else n
+
+        def like(*shape: Any) -> Type:
+            return Type((*lead, *shape), x.dtype)
+
+        least: Any = n if _exceeds(m, n) else m
         if self.kind in ("cholesky", "inv"):
             return x
         if self.kind in ("solve", "solve_triangular"):
@@ -84,6 +87,10 @@ class Factorisation(Op):
         results = [Tensor(node) for node in picks(out)]
         found = rule(self, gradients, results, Tensor(x), *(Tensor(o) for o in others))
         return [None if one is None else one.node for one in found]
+
+
+def _exceeds(m: Any, n: Any) -> bool:
+    return bool(m > n)
 
 
 _SQUARE = ("cholesky", "inv", "det", "slogdet", "eigh", "solve", "solve_triangular")
@@ -295,8 +302,7 @@ def lu_factor(x: Any) -> tuple[Tensor, Tensor]:
     """
     tensor = _floating(x)
     packed = tensor.numpy().astype(np.float64)
-    rows, columns = packed.shape[-2:]
-    steps = rows if rows < columns else columns
+    steps = packed.shape[-2:][int(np.argmin(packed.shape[-2:]))]
     pivots = np.zeros((*packed.shape[:-2], steps), np.int32)
     for index in np.ndindex(*packed.shape[:-2]):
         a = packed[index]

@@ -10,7 +10,7 @@ from lamina.ir import contractions, elementary, movement, scalar
 from lamina.ir.graph import Node
 from lamina.ops.dispatch import normal_axis, operation
 from lamina.ops.shaping import moveaxis
-from lamina.tensor import Tensor, convert, operands
+from lamina.tensor import Tensor, operands
 from lamina.tensor import matmul as matmul_tensor
 from lamina.tensor.broadcasting import broadcast_to
 
@@ -176,7 +176,10 @@ def _pair(a: str, x: Node, b: str, y: Node, later: set[str]) -> tuple[str, Node]
     shared = [letter for letter in a if letter in b]
     batch = [letter for letter in shared if letter in later]
     summed = [letter for letter in shared if letter not in later]
-    pairs = lambda letters: tuple((a.index(one), b.index(one)) for one in letters)
+
+    def pairs(letters: list[str]) -> tuple[tuple[int, int], ...]:
+        return tuple((a.index(one), b.index(one)) for one in letters)
+
     term = (
         "".join(batch)
         + "".join(letter for letter in a if letter not in shared)

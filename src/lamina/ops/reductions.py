@@ -10,7 +10,6 @@ from lamina.ir import elementary, movement, reductions
 from lamina.ir.graph import Node
 from lamina.ops.dispatch import normal_axes, normal_axis, operation
 from lamina.ops.elementwise import (
-    abs,
     exp,
     isclose,
     isinf,

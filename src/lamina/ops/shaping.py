@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -200,7 +201,7 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
 def _cut(tensor: Tensor, cuts: list[int], at: int) -> list[Tensor]:
     lead = (slice(None),) * at
     bounds = [0, *cuts, None]
-    return [tensor[(*lead, slice(a, b))] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [tensor[(*lead, slice(a, b))] for a, b in itertools.pairwise(bounds)]
 
 
 @operation

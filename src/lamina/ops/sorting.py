@@ -92,7 +92,7 @@ def unique(
     fill_value: Any = None,
 ) -> Any:
     """The different elements, rising; outside a trace only, because their number varies."""
-    found = np.unique(
+    found: Any = np.unique(  # type: ignore[call-overload]  # the options are values
         convert(x).numpy(), return_inverse=return_inverse, return_counts=return_counts, axis=axis
     )
     if not isinstance(found, tuple):

@@ -22,7 +22,7 @@ def broadcast_shape(*shapes: Shape) -> Shape:
         size: Dimension = 1
         for shape in shapes:
             here = shape[axis] if -axis <= len(shape) else 1
-            if here == 1 or here == size:
+            if here in (1, size):
                 continue
             if size != 1:
                 kind = BatchError if isinstance(size, Batch) != isinstance(here, Batch) else None

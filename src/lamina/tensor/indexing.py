@@ -117,7 +117,7 @@ def _integer(part: Any, size: Any, axis: int, x: Node) -> int:
         raise BatchError(f"row {at} of the batch axis of {x.type} cannot be taken by number")
     if not -size <= at < size:
         raise ShapeError(f"index {at} is out of range for axis {axis} of {x.type}")
-    return at % size
+    return int(at % size)
 
 
 def wrapped(where: Node, size: Any) -> Node:

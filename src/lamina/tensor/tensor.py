@@ -216,7 +216,10 @@ class Tensor(Operators):
 
     @property
     def size(self) -> int:
-        """The number of elements.  raises  BatchError where it depends on the batch"""
+        """The number of elements.
+
+        raises   BatchError where it depends on the batch
+        """
         sizes = [size for size in self.shape if isinstance(size, int)]
         if len(sizes) != len(self.shape):
             raise BatchError("the number of elements is known only when the step runs")
@@ -285,6 +288,7 @@ def is_symbolic(value: Any) -> bool:
 
 
 def is_tensor(value: Any) -> bool:
+    """Whether this is a tensor."""
     return isinstance(value, Tensor)
 
 
@@ -444,14 +448,15 @@ _COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge"}
 _LOGICAL = {"and", "or", "xor", "shl", "shr"}
 
 
-def _binary(name: str, one: Any, other: Any) -> Any:
+def _binary(name: str, one: Any, other: Any) -> Tensor:
+    """`binary` for operators, which leave what they do not know to the other operand."""
     if is_symbolic(one) or is_symbolic(other):
-        return NotImplemented
+        return NotImplemented  # type: ignore[no-any-return]  # Python's protocol
     try:
         return binary(name, one, other)
     except DtypeError:
         if isinstance(other, (str, bytes, dict)) or other is None:
-            return NotImplemented
+            return NotImplemented  # type: ignore[no-any-return]  # Python's protocol
         raise
 
 
@@ -519,6 +524,7 @@ def unary(name: str, x: Any, *, floating: bool = False) -> Tensor:
 
 
 def cast(x: Any, dtype: Any) -> Tensor:
+    """The same values in another dtype."""
     tensor = convert(x)
     name = as_dtype(dtype)
     return tensor if tensor.dtype == name else Tensor(scalar.cast(tensor.node, name))
@@ -564,12 +570,14 @@ def _linear(shape: Any) -> tuple[int, bool]:
 
 
 def reshape(x: Any, shape: Any) -> Tensor:
+    """The same elements in another shape; one size may be -1."""
     node = convert(x).node
     wanted = target_shape(node, shape)
     return Tensor(node if wanted == node.shape else movement.reshape(node, wanted))
 
 
 def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+    """Tensors of one shape joined along a new axis."""
     nodes = operands(*tensors)
     rank = len(nodes[0].shape) + 1
     at = axis % rank

@@ -66,20 +66,18 @@ def outside_trace() -> Iterator[None]:
 
 
 def is_tracing() -> bool:
+    """Whether a trace is in progress in this thread."""
     return active_trace.get() is not None
 
 
 def is_recording() -> bool:
+    """Whether realised tensors keep their history."""
     return _recording.get()
-
-
-def dtype_name(dtype: np.dtype) -> str:
-    return str(dtype)
 
 
 def leaf(array: np.ndarray, label: str = "") -> Node:
     """A fresh input node that has this value; nobody may write into the array afterwards."""
-    node = input_node(Type(array.shape, dtype_name(array.dtype)), label)
+    node = input_node(Type(array.shape, str(array.dtype)), label)
     _values[node] = array
     return node
 
@@ -90,6 +88,7 @@ def known_value(node: Node) -> np.ndarray | None:
 
 
 def set_value(node: Node, value: np.ndarray) -> None:
+    """Remember the value of a node for as long as the node lives."""
     _values[node] = value
 
 

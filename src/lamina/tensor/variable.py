@@ -112,7 +112,10 @@ class Variable(Operators):
         return cast(tensor, wanted)
 
     def numpy(self) -> np.ndarray:
-        """A copy of the value.  raises  TraceError inside a trace"""
+        """A copy of the value.
+
+        raises   TraceError inside a trace
+        """
         if values.is_tracing():
             return Tensor(self.node).numpy()
         return self.buffer.copy()
