@@ -99,7 +99,7 @@ def case(request, rng):
 def test_keras_reads_our_models(case, keras, tmp_path):
     make, x = case
     ours = make(lamina)
-    ours.compile("adam", ["mse"] * len(flat(ours.output)))
+    ours.compile("adam", ["mse"] * len(ours.outputs))
     ours.save(tmp_path / "ours.keras")
     theirs = keras.models.load_model(tmp_path / "ours.keras")
     same(ours.predict(x, verbose=0), theirs.predict(x, verbose=0))
@@ -109,11 +109,11 @@ def test_keras_reads_our_models(case, keras, tmp_path):
 def test_we_read_models_of_keras(case, keras, tmp_path):
     make, x = case
     theirs = make(keras)
-    theirs.compile("adam", ["mse"] * len(flat(theirs.output)))
+    theirs.compile("adam", ["mse"] * len(theirs.outputs))
     theirs.save(tmp_path / "theirs.keras")
     ours = lamina.models.load_model(tmp_path / "theirs.keras")
     same(ours.predict(x, verbose=0), theirs.predict(x, verbose=0))
-    assert ours.optimizer.name == "adam"
+    assert isinstance(ours.optimizer, lamina.optimizers.Adam)
 
 
 def test_weights_both_ways(case, keras, tmp_path):

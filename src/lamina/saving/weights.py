@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from lamina.errors import FileFormatError, LaminaError, ShapeError, layout
+from lamina.layers.layer import Layer
+from lamina.layers.tracking import NOT_OWNED
 from lamina.naming import to_snake_case
 from lamina.types import numpy_dtype
 
@@ -59,18 +61,23 @@ def walk(saveable: Any, path: str = "", seen: set[int] | None = None) -> Iterato
             yield from _walk_container(child, inner, seen, set())
 
 
+# Attributes that refer to other objects without owning them.
+PASSED_OVER = NOT_OWNED - {"optimizer"} | {"_added", "_losses_of"}
+
+
 def _children(saveable: Any) -> Iterator[tuple[str, Any]]:
     if hasattr(saveable, "_keras_layers_first"):
         yield "layers", saveable.layers
-    hidden: frozenset[str] = getattr(type(saveable), "_not_saved", frozenset())
-    attributes = {
-        name: value
-        for name, value in vars(saveable).items()
-        if name not in hidden and not name.startswith("__")
-    }
-    # Keras visits private attributes last.
-    for name in sorted(attributes, key=lambda one: f"~{one}" if one.startswith("_") else one):
-        yield name, attributes[name]
+    kind = type(saveable)
+    hidden = PASSED_OVER | getattr(kind, "_not_saved", frozenset())
+    names = {name for name in vars(saveable) if name not in hidden and not name.startswith("__")}
+    # Keras finds inner layers by properties too: `query_dense` of a MultiHeadAttention.
+    for base in kind.__mro__[: kind.__mro__.index(Layer)] if issubclass(kind, Layer) else ():
+        if base.__module__.startswith("lamina.layers."):
+            names.update(name for name, value in vars(base).items() if isinstance(value, property))
+    # Private attributes come last.
+    for name in sorted(names, key=lambda one: f"~{one}" if one.startswith("_") else one):
+        yield name, getattr(saveable, name)
 
 
 def _walk_container(
