@@ -28,6 +28,11 @@ def window_mask(queries: Any, keys: Any, width: int) -> Any:
     return ops.expand_dims(ops.abs(rows - columns) < width, 0)
 
 
+def _by_head(x: Any) -> Any:
+    """(B, T, N, H) as (B, N, T, H), and back."""
+    return ops.transpose(x, (0, 2, 1, 3))
+
+
 class HeadAttention(Layer):
     """What multi-head and grouped attention share: projections, masks, the attention itself."""
 
@@ -150,8 +155,7 @@ class HeadAttention(Layer):
             mask = ops.expand_dims(mask, 1)
         if not self.dropout and not return_scores:
             return ops.dot_product_attention(query, key, value, mask=mask, scale=scale), None
-        by_head = lambda x: ops.transpose(x, (0, 2, 1, 3))
-        scores = ops.matmul(by_head(query) * scale, ops.transpose(key, (0, 2, 3, 1)))
+        scores = ops.matmul(_by_head(query) * scale, ops.transpose(key, (0, 2, 3, 1)))
         if mask is not None:
             least = -3e4 if scores.dtype == "float16" else -1e9
             scores = ops.where(mask, scores, least)
@@ -161,7 +165,7 @@ class HeadAttention(Layer):
         kept = scores
         if self.dropout and training:
             kept = random.dropout(scores, self.dropout, seed=self.seed_generator)
-        return by_head(ops.matmul(kept, by_head(value))), scores
+        return _by_head(ops.matmul(kept, _by_head(value))), scores
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         return previous_mask
@@ -254,9 +258,9 @@ class MultiHeadAttention(HeadAttention):
         n = self.num_heads
         self._query_dense = self._head_projection(query_shape, n, self.key_dim, "query")
         self._key_dense = self._head_projection(key_shape, n, self.key_dim, "key")
-        self._value_dense = self._head_projection(value_shape, n, self.value_dim, "value")
         if self.use_gate:
             self._gate_dense = self._head_projection(query_shape, n, self.value_dim, "gate")
+        self._value_dense = self._head_projection(value_shape, n, self.value_dim, "value")
         sizes = tuple(self.output_size or (query_shape[-1],))
         free = "abcdefgh"[: len(query_shape) - 1]
         out = "uvwxyz"[: len(sizes)]
@@ -317,7 +321,7 @@ class MultiHeadAttention(HeadAttention):
             lead: Any = moved.shape[0]
             for size in moved.shape[1 : 1 + len(free)]:
                 lead = lead * size
-            steps = math.prod(int(size) for size in moved.shape[1 + len(free) : -2])
+            steps: Any = math.prod(moved.shape[1 + len(free) : -2])
             return ops.reshape(moved, (lead, steps, *moved.shape[-2:]))
 
         if mask is not None:
@@ -327,7 +331,7 @@ class MultiHeadAttention(HeadAttention):
                 mask = (
                     mask
                     if mask.shape[0] == 1
-                    else ops.repeat(mask, math.prod(int(q.shape[axis]) for axis in free), 0)
+                    else ops.repeat(mask, math.prod(q.shape[axis] for axis in free), 0)
                 )
         output, scores = self.attend(folded(q), folded(k), folded(v), mask, training, return_scores)
         moved = [q.shape[axis] for axis in order[:-1]]
@@ -406,9 +410,9 @@ class GroupQueryAttention(HeadAttention):
         equation = "abm,mno->abno"
         self._query_dense = self.projection(equation, (None, n, h), "no", query_shape, "query")
         self._key_dense = self.projection(equation, (None, shared, h), "no", key_shape, "key")
-        self._value_dense = self.projection(equation, (None, shared, h), "no", value_shape, "value")
         if self.use_gate:
             self._gate_dense = self.projection(equation, (None, n, h), "no", query_shape, "gate")
+        self._value_dense = self.projection(equation, (None, shared, h), "no", value_shape, "value")
         self._output_dense = self.projection(
             "abmn,mnu->abu",
             (None, query_shape[-1]),

@@ -8,6 +8,7 @@ from typing import Any
 
 from lamina import activations, ops
 from lamina.errors import ShapeError, layout
+from lamina.initializers import VarianceScaling
 from lamina.layers.layer import Layer
 from lamina.layers.rules import add_ruled, rules_config, set_rules
 from lamina.tensor import Variable
@@ -27,6 +28,7 @@ class EinsumDense(Layer):
 
     kernel: Variable
     bias: Variable | None
+    kernel_initializer: Any
 
     def __init__(
         self,
@@ -92,6 +94,7 @@ class EinsumDense(Layer):
                     [("inputs", str(shape)), ("output", str(self.partial_output_shape))],
                 )
             )
+        self._scale_by_axes(weights, outputs)
         self.kernel = add_ruled(self, "kernel", [sizes[letter] for letter in weights])
         if self.bias_axes:
             unknown = set(self.bias_axes) - set(outputs)
@@ -105,6 +108,20 @@ class EinsumDense(Layer):
             if self._open == "right":
                 bias += [1] * elided
             self.bias = add_ruled(self, "bias", bias)
+
+    def _scale_by_axes(self, weights: str, outputs: str) -> None:
+        """Let an initializer that scales by fan in and out know which axes are which."""
+        given = self.kernel_initializer
+        if not isinstance(given, VarianceScaling) or given.input_axes is not None:
+            return
+        axes = range(len(weights))
+        self.kernel_initializer = given.from_config(
+            {
+                **given.get_config(),
+                "input_axes": [axis for axis in axes if weights[axis] not in outputs],
+                "output_axes": [axis for axis in axes if weights[axis] in outputs],
+            }
+        )
 
     def _tail(self, elided: int) -> Sequence[Any]:
         """The sizes of `output_shape` that stand for letters."""

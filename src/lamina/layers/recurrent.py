@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lamina import ops, tree
-from lamina.errors import ShapeError, layout
+from lamina.errors import BatchError, ShapeError, layout
 from lamina.layers.cells import (
     BaseCell,
     GRUCell,
@@ -21,7 +21,7 @@ from lamina.layers.cells import (
 )
 from lamina.layers.layer import Layer
 from lamina.serialization import deserialize_keras_object, serialize_keras_object
-from lamina.tensor import Tensor, Variable, convert
+from lamina.tensor import Tensor, Variable, convert, is_tracing
 from lamina.types import Batch
 
 
@@ -77,19 +77,16 @@ class RNN(Layer):
         if isinstance(self.cell, Layer) and not self.cell.built:
             self.cell.build((sequences_shape[0], *sequences_shape[2:]))
             self.cell.built = True
-        if self.stateful and self.states is None:
-            rows = sequences_shape[0]
-            if not isinstance(rows, (int, np.integer)):
-                raise ShapeError(
-                    layout(
-                        f"{self.name}: stateful=True needs a fixed batch size.",
-                        [("inputs", str(tuple(sequences_shape)))],
-                        hint="give the batch size to Input(batch_shape=(rows, steps, features))",
-                    )
-                )
+        rows = sequences_shape[0]
+        if self.stateful and isinstance(rows, (int, np.integer)):
+            self._make_states(int(rows))
+
+    def _make_states(self, rows: int) -> None:
+        """The variables in which a stateful layer keeps its states between batches."""
+        if self.states is None:
             self.states = [
                 Variable(x.numpy(), trainable=False, dtype=self.variable_dtype, name="rnn_state")
-                for x in tree.flatten(self.get_initial_state(int(rows)))
+                for x in tree.flatten(self.get_initial_state(rows))
             ]
 
     def get_initial_state(self, batch_size: Any) -> list[Any]:
@@ -134,27 +131,42 @@ class RNN(Layer):
         return (result, *states) if self.return_state else result
 
     def _first_states(self, sequences: Any, given: Any) -> list[Any]:
-        if given is None and self.stateful and self.states is not None:
-            rows = sequences.shape[0]
-            if rows != self.states[0].shape[0] and not isinstance(rows, Batch):
-                raise ShapeError(
-                    layout(
-                        f"{self.name}: a stateful layer keeps its batch size.",
-                        [
-                            ("states", f"{self.states[0].shape[0]} rows"),
-                            ("inputs", str(convert(sequences).node.type)),
-                        ],
-                        hint="call reset_state(), or build a layer for the other batch size",
-                    )
-                )
-            structure = self.get_initial_state(self.states[0].shape[0])
-            given = tree.pack(structure, [state.value for state in self.states])
+        if given is None and self.stateful:
+            given = self._kept_states(sequences)
         if given is None:
             given = self.get_initial_state(sequences.shape[0])
         elif not isinstance(given, (list, tuple)):
             given = [given]
         dtype = getattr(self.cell, "compute_dtype", self.compute_dtype)
         return list(tree.map_structure(lambda x: convert(x, dtype), list(given)))
+
+    def _kept_states(self, sequences: Any) -> Any:
+        """The states of the batch before, in the structure that the cell wants."""
+        rows = sequences.shape[0]
+        if self.states is None:
+            if is_tracing() or isinstance(rows, Batch):
+                raise BatchError(
+                    layout(
+                        f"{self.name}: stateful=True needs a fixed batch size.",
+                        [("inputs", str(convert(sequences).node.type))],
+                        hint="give the batch size: Input(batch_shape=(rows, steps, features))",
+                    )
+                )
+            self._make_states(rows)
+        states = self.states or []
+        held = states[0].shape[0]
+        if rows != held and not isinstance(rows, Batch):
+            raise ShapeError(
+                layout(
+                    f"{self.name}: a stateful layer keeps its batch size.",
+                    [
+                        ("states", f"{held} rows"),
+                        ("inputs", str(convert(sequences).node.type)),
+                    ],
+                    hint="build another layer for batches of another size",
+                )
+            )
+        return tree.pack(self.get_initial_state(held), [state.value for state in states])
 
     def _step(self, x: Any, states: Any, training: bool) -> tuple[Any, list[Any]]:
         single = not isinstance(self.cell.state_size, (list, tuple))
