@@ -160,15 +160,14 @@ class Fuser:
             self.cost[node] = self._tree(node)
             if isinstance(node.op, LEAVES) or self.is_anchor(node) or isinstance(node.op, Pick):
                 continue
-            if self._must_store(node):
+            moved = isinstance(node.op, (*VIEWS, Pad)) and self.view(node) is None
+            leaf = bool(node.inputs) and isinstance(node.inputs[0].op, LEAVES)
+            unreadable = moved and not leaf and not self._linear(node)
+            if unreadable:
+                self._store(node.inputs[0])
+                self.cost[node] = self._tree(node)
+            if self._must_store(node) or (unreadable and self.view(node) is None):
                 self._store(node)
-            elif isinstance(node.op, (*VIEWS, Pad)) and self.view(node) is None:
-                source = node.inputs[0]
-                if not self._linear(node) and not isinstance(source.op, LEAVES):
-                    self._store(source)
-                    if self.view(node) is None and not self._linear(node):
-                        self._store(node)
-                    self.cost[node] = self._tree(node)
 
     def _store(self, node: Node) -> None:
         self.marked.add(node)
