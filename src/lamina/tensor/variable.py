@@ -156,12 +156,12 @@ class Variable(Operators):
         return {**self.__dict__, "_leaf": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update(state, buffer=aligned(state["buffer"]))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Variable:
         twin = object.__new__(type(self))
         memo[id(self)] = twin
-        twin.__dict__.update(self.__dict__, _leaf=None, buffer=self.buffer.copy())
+        twin.__dict__.update(self.__dict__, _leaf=None, buffer=aligned(self.buffer))
         return twin
 
 
@@ -179,7 +179,20 @@ def _initial(initializer: Any, shape: Any, dtype: Any, path: str) -> np.ndarray:
     if given.shape != wanted:
         raise ShapeError(f"{path}: the initial value has shape {given.shape}, expected {wanted}")
     value = given._value()
-    return np.array(value, dtype=numpy_dtype(given.dtype), order="C")
+    return aligned(np.asarray(value, dtype=numpy_dtype(given.dtype)))
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A contiguous copy that begins at a cache line.
+
+    NumPy's own arrays begin 16 bytes behind one; every vector that a kernel loads from them then
+    lies on two lines, and products run at little more than half their speed.
+    """
+    area = np.empty(array.nbytes + 64, np.uint8)
+    start = -area.ctypes.data % 64
+    copy = area[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def _same_bits(one: np.ndarray, other: np.ndarray) -> bool:
