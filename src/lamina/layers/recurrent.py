@@ -25,6 +25,13 @@ from lamina.tensor import Tensor, Variable, convert, is_tracing
 from lamina.types import Batch
 
 
+class KeptStates:
+    """Holds the states of a stateful layer apart from its weights, which go into files."""
+
+    def __init__(self) -> None:
+        self.variables: list[Variable] = []
+
+
 class RNN(Layer):
     """Runs a cell over the steps of sequences (batch, steps, ...).
 
@@ -71,7 +78,7 @@ class RNN(Layer):
         self.zero_output_for_mask = zero_output_for_mask
         size = cell.state_size
         self.state_size = list(size) if isinstance(size, (list, tuple)) else [size]
-        self.states: list[Any] | None = None
+        self._kept = KeptStates()
 
     def build(self, sequences_shape: Any = None, initial_state_shape: Any = None) -> None:
         if isinstance(self.cell, Layer) and not self.cell.built:
@@ -83,11 +90,16 @@ class RNN(Layer):
 
     def _make_states(self, rows: int) -> None:
         """The variables in which a stateful layer keeps its states between batches."""
-        if self.states is None:
-            self.states = [
+        if not self._kept.variables:
+            self._kept.variables = [
                 Variable(x.numpy(), trainable=False, dtype=self.variable_dtype, name="rnn_state")
                 for x in tree.flatten(self.get_initial_state(rows))
             ]
+
+    @property
+    def states(self) -> list[Variable] | None:
+        """The states that a stateful layer keeps, once it knows its batch size."""
+        return self._kept.variables or None
 
     def get_initial_state(self, batch_size: Any) -> list[Any]:
         """The states with which a batch of this size begins."""
@@ -123,8 +135,8 @@ class RNN(Layer):
         finally:
             if hasattr(self.cell, "forget_masks"):
                 self.cell.forget_masks()
-        if self.stateful and self.states is not None:
-            for held, state in zip(self.states, tree.flatten(states), strict=True):
+        if self.stateful and self._kept.variables:
+            for held, state in zip(self._kept.variables, tree.flatten(states), strict=True):
                 held.assign(state)
         result = outputs if self.return_sequences else output
         result = ops.cast(result, self.compute_dtype)
@@ -143,7 +155,7 @@ class RNN(Layer):
     def _kept_states(self, sequences: Any) -> Any:
         """The states of the batch before, in the structure that the cell wants."""
         rows = sequences.shape[0]
-        if self.states is None:
+        if not self._kept.variables:
             if is_tracing() or isinstance(rows, Batch):
                 raise BatchError(
                     layout(
@@ -153,7 +165,7 @@ class RNN(Layer):
                     )
                 )
             self._make_states(rows)
-        states = self.states or []
+        states = self._kept.variables
         held = states[0].shape[0]
         if rows != held and not isinstance(rows, Batch):
             raise ShapeError(
