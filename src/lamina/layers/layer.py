@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
@@ -626,13 +627,16 @@ class _Signature:
         return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
-@functools.lru_cache(maxsize=512)
-def _call_signature(cls: Any) -> _Signature:
-    return _Signature(cls.call)
+_signatures: weakref.WeakKeyDictionary[type, _Signature] = weakref.WeakKeyDictionary()
 
 
-@functools.lru_cache(maxsize=512)
-def _build_parameters(cls: Any) -> tuple[str, ...]:
+def _call_signature(cls: type[Layer]) -> _Signature:
+    if cls not in _signatures:
+        _signatures[cls] = _Signature(cls.call)
+    return _signatures[cls]
+
+
+def _build_parameters(cls: type[Layer]) -> tuple[str, ...]:
     parameters = list(inspect.signature(cls.build).parameters.values())[1:]
     return tuple(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
 

@@ -135,7 +135,7 @@ def depthwise_conv(
     """Each channel convolved by itself: kernel (spatial..., C, M), result (B, spatial..., C M)."""
     w = floating(kernel)
     *size, channels, multiplier = w.shape
-    grouped = w.reshape((*size, 1, channels * multiplier))  # type: ignore[operator]
+    grouped = w.reshape((*size, 1, channels * multiplier))
     return conv(inputs, grouped, strides, padding, data_format, dilation_rate)
 
 

@@ -98,7 +98,8 @@ def _slice(part: slice, size: Any, x: Node) -> tuple[int, int | None, int, Any]:
         return 0, None, 1, size
     bounds = slice(*(None if b is None else operator.index(b) for b in _bounds(part)))
     low, high, stride = bounds.indices(size)
-    return low, high, stride, len(range(low, high, stride))
+    length = len(range(low, high, stride))
+    return (low, high, stride, length) if length else (0, 0, 1, 0)
 
 
 def _bounds(part: slice) -> tuple[Any, Any, Any]:
