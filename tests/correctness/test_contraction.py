@@ -90,7 +90,8 @@ def check(case: Case, target: host.Target, *, at_end: bool = True) -> list[np.nd
             continue
         epsilon = EPSILON.get(str(array.dtype), 2.0**-8)
         error = np.abs(array.astype(np.float64) - right.ravel().astype(np.float64))
-        limit = 8 * epsilon * (scales[number] + np.abs(right.ravel().astype(np.float64)))
+        # Operands of the epilogue are about 1, and may cancel.
+        limit = 8 * epsilon * (scales[number] + np.abs(right.ravel().astype(np.float64)) + 1)
         worst = int(np.argmax(error - limit))
         assert (error <= limit).all(), (worst, array[worst], right.ravel()[worst])
     return arrays
@@ -197,3 +198,71 @@ def test_a_kernel_computes_its_specification(case, target):
 @pytest.mark.parametrize("case", CASES[::3], ids=lambda case: case.name)
 def test_nothing_before_an_operand_is_read(case):
     check(case, TARGETS[0], at_end=False)
+
+
+def drawn(seed: int) -> Case:
+    """A random specification: any kind, any sizes, on all rows or a part of them."""
+    random = np.random.default_rng(seed)
+
+    def pick(*options):
+        return options[int(random.integers(len(options)))]
+
+    def size(low: int, high: int) -> int:
+        return int(random.integers(low, high + 1))
+
+    rows = size(1, 9)
+    capacity = rows + size(0, 3)
+    first = size(0, rows - 1)
+    part = pick(None, (first, size(first, rows)))
+    epilogue = pick("none", "bias_relu", "residual")
+    if pick(True, False):
+        m, n, k = size(1, 70), size(1, 140), size(1, 150)
+        if pick(True, False):
+            return dot(BATCH * size(1, 20), n, k, rows=rows, capacity=capacity, kind=epilogue)
+        low = size(0, m - 1)
+        return dot(
+            m,
+            n,
+            k,
+            batch=pick((), (), (size(1, 3),)),
+            kind=epilogue,
+            a_transposed=pick(True, False),
+            b_transposed=pick(True, False),
+            part=None if part is None else (low, size(low, m)),
+        )
+    kernel = (size(1, 4), size(1, 4))
+    dilation = (size(1, 2), size(1, 2))
+    span = [dilation[i] * (kernel[i] - 1) + 1 for i in range(2)]
+    padding = tuple((size(0, span[i] - 1), size(0, span[i] - 1)) for i in range(2))
+    image = tuple(span[i] + size(0, 9) for i in range(2))
+    geometry = Geometry(
+        BATCH,
+        image,
+        size(1, 40),
+        size(1, 70),
+        kernel,
+        (size(1, 3), size(1, 3)),
+        pick(((0, 0), (0, 0)), padding),
+        dilation,
+    )
+    more = {"rows": rows, "capacity": capacity}
+    match pick("forward", "forward", "input", "filter", "units", "depthwise"):
+        case "forward":
+            return convolution(geometry, kind=epilogue, part=part, **more)
+        case "input":
+            geometry.strides = (1, 1)
+            return input_gradient(geometry, kind=epilogue, part=part, **more)
+        case "filter":
+            return filter_gradient(geometry, accumulate=True, part=part, **more)
+        case "units":
+            low = size(0, geometry.channels - 1)
+            part = (low, size(low, geometry.channels))
+            return filter_gradient(geometry, kind="momentum", split=2, part=part, **more)
+    geometry.filters = geometry.channels
+    return depthwise(geometry, kind=epilogue, part=part, **more)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_random_specification(seed):
+    case = drawn(seed)
+    check(case, TARGETS[seed % len(TARGETS)])
