@@ -15,13 +15,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from lamina.llvm import maths
-from lamina.llvm.emit import I32, MEMORY, Emit, Index, Module, Value, vector
+from lamina.llvm.emit import I32, MEMORY, Emit, Index, Module, Value
 from lamina.llvm.expression import (
+    Bounds,
     Evaluation,
     Expression,
     KernelError,
     Point,
     from_memory,
+    load_lanes,
     place,
     store_lanes,
 )
@@ -218,10 +220,13 @@ def _add_to(plan: _Plan, evaluation: Evaluation, where: Point, store: Store) -> 
     start = place(operand, where, store.strides, store.offset, store.dtype)
     stride = where.stride(store.strides)
     value = evaluation.lanes(store.argument)
-    if where.lanes > 1 and stride != 1:
-        raise KernelError("accumulation needs a store of unit stride")
-    kind = vector(MEMORY[store.dtype], where.lanes)
-    old = from_memory(emit, emit.load(start, kind, mask=where.mask), store.dtype)
+    if where.lanes == 1:
+        read = emit.load(start, MEMORY[store.dtype], mask=where.mask)
+    else:
+        everywhere = Bounds(possible=True, scalar=None, mask=None)
+        changing = replace(where, hoist=False)
+        read = load_lanes(emit, start, store.dtype, stride, changing, everywhere)
+    old = from_memory(emit, read, store.dtype)
     total = maths.apply(emit, "add", [old, value], [store.dtype] * 2, store.dtype)
     store_lanes(emit, total, start, store.dtype, stride, where)
 
