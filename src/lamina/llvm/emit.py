@@ -618,7 +618,11 @@ class Emit:
 
     def zero_block(self) -> Place:
         """`ZEROS` bytes of zeros, read where a guard forbids an address."""
-        return Place(Value(self, POINTER, f"@{self.module.table(bytes(ZEROS))}", 0))
+        return Place(self.symbol(self.module.table(bytes(ZEROS))))
+
+    def symbol(self, name: str) -> Value:
+        """The address of a constant or a function of the module."""
+        return Value(self, POINTER, f"@{name}", 0)
 
     def load(
         self,
