@@ -9,8 +9,8 @@ from layer_cases import CASES, Case
 
 import lamina
 from lamina import layers, ops
-from lamina.tensor import convert
-from lamina.trace import trace
+from lamina.tensor import convert, recording
+from lamina.trace import executor_for, gradient_nodes, trace
 from lamina.types import Batch, Type
 
 SMOOTH = [
@@ -76,6 +76,38 @@ def test_layers_are_traced_for_any_number_of_rows(case):
 
     traced = trace(call, *types)
     assert all(node.type.batch_axis == 0 for node in traced.program.outputs)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_compiled_gradients_equal_eager_ones(case):
+    """One program, forward and backward, run for as many rows as it allows and for one."""
+    layer = layer_cases.built(case)
+    inputs = case.inputs()
+    types = [Type((Batch(1), *x.shape[1:]), str(x.dtype)) for x in inputs]
+    weights = layer.trainable_weights
+    d = layer_cases.directions(layer_cases.flat(layer(*case.arguments_of(inputs), **case.call)))
+
+    def step(*tensors):
+        outputs = layer_cases.flat(layer(*case.arguments_of(tensors), **case.call))
+        loss = sum(
+            ops.sum(output * convert(x[:1].astype(output.dtype)))
+            for output, x in zip(outputs, d, strict=True)
+        )
+        floats = [] if case.whole_numbers else list(tensors)
+        return [*outputs, *gradient_nodes(loss, [*floats, *weights])]
+
+    traced = trace(step, *types)
+    run = executor_for(traced.program, 2)
+    for rows in (2, 1):
+        kept = layer.get_weights()
+        arrays = [np.ascontiguousarray(x[:rows]) for x in inputs]
+        found = run(arrays, traced.states())
+        layer.set_weights(kept)
+        with recording():
+            expected = [x.numpy() for x in step(*[convert(x) for x in arrays])]
+        layer.set_weights(kept)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["SimpleRNN", "LSTM", "GRU"])
