@@ -32,10 +32,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from lamina import config
 from lamina.errors import LaminaError, layout
-from lamina.llvm import binding, host, loader
+from lamina.llvm import archive, binding, host, loader
 from lamina.llvm.host import Target
 from lamina.llvm.loader import Image
+from lamina.llvm.split import split
 from lamina.llvm.symbols import symbols
 
 # What the C library gives on every system; LLVM calls them for copies of unknown length.
@@ -62,11 +64,15 @@ class Counters:
 counters = Counters()
 
 
+def _llvm_for(target: Target) -> Any:
+    """LLVM, initialised for `target`."""
+    native = target.architecture == host.architecture()
+    return binding.llvm() if native else binding.llvm_for_every_target()
+
+
 def _machine(target: Target, level: int) -> Any:
     """A target machine for `target`; each belongs to one compilation or one engine."""
-    native = target.architecture == host.architecture()
-    llvm = binding.llvm() if native else binding.llvm_for_every_target()
-    chosen = llvm.Target.from_triple(target.triple)
+    chosen = _llvm_for(target).Target.from_triple(target.triple)
     return chosen.create_target_machine(
         cpu=target.cpu, features=target.features, opt=level, reloc="pic", codemodel="small"
     )
@@ -74,7 +80,6 @@ def _machine(target: Target, level: int) -> Any:
 
 def _parse(text: str, context: Any) -> Any:
     """The module of `text`, verified. A module must be gone before its context is."""
-    counters.parses += 1
     module = None
     try:
         module = binding.llvm().parse_assembly(text, context)
@@ -101,8 +106,8 @@ def _refusal(text: str, message: str) -> str:
 
 
 def _emit(text: str, target: Target, passes: Sequence[str], level: int, *, assembly: bool) -> Any:
+    """Object code as bytes, or assembly as text. `binding.lock` is held, here or by the caller."""
     with (
-        binding.lock(),
         binding.llvm().create_context() as context,
         _parse(text, context) as module,
         _machine(target, level) as machine,
@@ -111,7 +116,57 @@ def _emit(text: str, target: Target, passes: Sequence[str], level: int, *, assem
         module.data_layout = str(machine.target_data)
         if passes:
             _optimise(module, machine, passes)
-        return machine.emit_assembly(module) if assembly else machine.emit_object(module)
+        return machine.emit_assembly(module) if assembly else _object(machine, module)
+
+
+def _object(machine: Any, module: Any) -> bytes:
+    """As `machine.emit_object(module)`, but other threads may be in LLVM at the same time.
+
+    llvmlite serialises all calls by a lock of its own. Contexts and target machines of their own
+    are all that LLVM asks for, so the one call that takes long goes past it.
+    """
+    llvm = binding.llvm()
+    library = llvm.ffi.lib
+    call = getattr(library.LLVMPY_TargetMachineEmitToMemory, "_cfn", None)
+    if call is None:
+        return bytes(machine.emit_object(module))
+    with llvm.ffi.OutputString() as failure:
+        buffer = call(machine, module, 1, failure)
+        if not buffer:
+            raise EngineError(f"llvm: no code was made: {failure}")
+    try:
+        start = library.LLVMPY_GetBufferStart(buffer)
+        return ctypes.string_at(start, library.LLVMPY_GetBufferSize(buffer))
+    finally:
+        library.LLVMPY_DisposeMemoryBuffer(buffer)
+
+
+def _emit_parts(texts: list[str], target: Target, passes: Sequence[str], level: int) -> list[bytes]:
+    """The object of each text, made on as many threads as this process has cores."""
+    objects: list[bytes] = [b""] * len(texts)
+    failures: list[BaseException] = []
+    waiting = list(reversed(range(len(texts))))
+
+    def work() -> None:
+        while waiting and not failures:
+            try:
+                number = waiting.pop()
+                objects[number] = _emit(texts[number], target, passes, level, assembly=False)
+            except IndexError:  # another thread took the last one
+                return
+            except BaseException as failure:  # noqa: BLE001
+                failures.append(failure)
+
+    count = min(len(texts), config.threads() or host.cores())
+    others = [threading.Thread(target=work, name="lamina-compiler") for _ in range(count - 1)]
+    for thread in others:
+        thread.start()
+    work()
+    for thread in others:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return objects
 
 
 def _optimise(module: Any, machine: Any, passes: Sequence[str]) -> None:
@@ -133,7 +188,7 @@ def compile_text(
     level: int = 2,
     allowed: frozenset[str] = ALLOWED_SYMBOLS,
 ) -> bytes:
-    """Object code for LLVM text.
+    """Object code for LLVM text; a long text is compiled in parts, on all cores.
 
     target   what to generate for; default: `host.detect()`
     passes   of `PASSES`, run in this order before code generation; default: none
@@ -144,7 +199,12 @@ def compile_text(
              instruction for)
     """
     target = target or host.detect()
-    code: bytes = _emit(text, target, passes, level, assembly=False)
+    with binding.lock():
+        counters.parses += 1
+        _llvm_for(target)  # the threads below cannot: this one holds the lock
+        # LLVM's own loader takes one object at a time.
+        parts = split(text) if loader.suits(target.triple) else [text]
+        code = archive.pack(_emit_parts(parts, target, passes, level))
     _check_symbols(code, allowed, target.name)
     return code
 
@@ -153,7 +213,9 @@ def assembly(
     text: str, target: Target | None = None, *, passes: Sequence[str] = (), level: int = 2
 ) -> str:
     """The assembly that `compile_text` would make of `text`, for reading and for tests."""
-    emitted: str = _emit(text, target or host.detect(), passes, level, assembly=True)
+    target = target or host.detect()
+    with binding.lock():
+        emitted: str = _emit(text, target, passes, level, assembly=True)
     return emitted
 
 

@@ -19,16 +19,17 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lamina.llvm import archive
 from lamina.llvm.elf import (
     ALLOCATE,
     EXECUTE,
-    FIRST_RESERVED,
     MACHINE_X86_64,
     RELOCATIONS,
     UNDEFINED,
     WRITE,
     ElfFile,
     Section,
+    Symbol,
 )
 from lamina.llvm.symbols import ObjectError
 
@@ -46,17 +47,24 @@ _MOST_BYTES = 1 << 30
 _DAMAGE = (struct.error, ValueError, IndexError, KeyError, OverflowError, MemoryError)
 
 
+def suits(triple: str) -> bool:
+    """Whether objects for `triple` are of the kind that `Image` loads, on some machine."""
+    return triple.startswith("x86_64-") and "-linux" in triple
+
+
 def handles(code: bytes) -> bool:
     """Whether `Image` can load `code` on this machine."""
-    if sys.platform != "linux" or struct.calcsize("P") != 8 or code[:4] != b"\x7fELF":
+    if sys.platform != "linux" or struct.calcsize("P") != 8:
         return False
-    return code[18:20] == struct.pack("<H", MACHINE_X86_64)
+    machine = struct.pack("<H", MACHINE_X86_64)
+    parts = archive.unpack(code)
+    return all(part[:4] == b"\x7fELF" and part[18:20] == machine for part in parts)
 
 
 class Image:
-    """A loaded object file. Addresses are valid until `close`.
+    """A loaded object file, or several that call each other. Addresses are valid until `close`.
 
-    code      an object file for which `handles` is true
+    code      an object file or an archive for which `handles` is true
     outside   gives the address of a function that the object needs
     raises    ObjectError if the file makes no sense, or needs what this loader does not do;
               OSError if the system gives no executable memory
@@ -67,7 +75,7 @@ class Image:
         self.size = 0
         self.names: dict[str, int] = {}
         try:
-            self._load(ElfFile(code), outside)
+            self._load([ElfFile(part) for part in archive.unpack(code)], outside)
         except _DAMAGE as failure:
             self.close()
             raise ObjectError(f"an object file that cannot be loaded: {failure}") from None
@@ -75,42 +83,54 @@ class Image:
             self.close()
             raise
 
-    def _load(self, file: ElfFile, outside: Callable[[str], int]) -> None:
-        symbols = list(file.symbols())
-        needed = {s.name for s in symbols[1:] if s.section == UNDEFINED}
-        place = _Layout(file, len(needed), len(symbols))
+    def _load(self, files: list[ElfFile], outside: Callable[[str], int]) -> None:
+        symbols = [list(file.symbols()) for file in files]
+        outer = [s for part in symbols for s in part[1:] if not s.is_local]
+        defined = {symbol.name for symbol in outer if symbol.section != UNDEFINED}
+        needed = sorted({symbol.name for symbol in outer} - defined)
+        place = _Layout(files, len(needed), [len(part) for part in symbols])
         if place.size > _MOST_BYTES:
             raise ValueError(f"{place.size} bytes of code and constants")
         self.size = place.size
         self.address = _map(place.size)
         memory = np.zeros(place.size, np.uint8)
-        for index, offset in place.sections.items():
-            content = np.frombuffer(file.content(file.sections[index]), np.uint8)
+        for (number, index), offset in place.sections.items():
+            content = np.frombuffer(files[number].content(files[number].sections[index]), np.uint8)
             memory[offset : offset + len(content)] = content
-        jumps = {}
-        for number, name in enumerate(sorted(needed)):
-            jumps[name] = start = place.jumps + number * _JUMP_BYTES
+        places = {}
+        for number, name in enumerate(needed):
+            start = place.jumps + number * _JUMP_BYTES
             stub = _JUMP + struct.pack("<Q", outside(name))
             memory[start : start + len(stub)] = np.frombuffer(stub, np.uint8)
-        values = np.zeros(max(len(symbols), 1), np.int64)
-        for number, symbol in enumerate(symbols[1:], 1):
-            if symbol.section == UNDEFINED:
-                values[number] = self.address + jumps[symbol.name]
-            elif symbol.section >= FIRST_RESERVED:
-                continue  # a file's name, an absolute value: no code refers to it
-            elif symbol.section in place.sections:
-                values[number] = self.address + place.sections[symbol.section] + symbol.value
-                if not symbol.is_local:
-                    self.names[symbol.name] = int(values[number])
-        _put(memory, place.table + 8 * np.arange(len(symbols)), values[: len(symbols)], 8)
-        for section in file.sections:
-            if section.kind == RELOCATIONS and section.info in place.sections:
-                relocations = np.frombuffer(file.content(section), _RELOCATION)
-                start = place.sections[section.info]
-                self._relocate(memory, relocations, start, values, place.table)
+            places[name] = self.address + start
+        values = [self._values(part, number, place) for number, part in enumerate(symbols)]
+        places.update(self.names)
+        for number, (file, part) in enumerate(zip(files, symbols, strict=True)):
+            for index, symbol in enumerate(part[1:], 1):
+                if symbol.section == UNDEFINED:
+                    values[number][index] = places[symbol.name]
+            table = place.tables[number]
+            _put(memory, table + 8 * np.arange(len(part)), values[number], 8)
+            for section in file.sections:
+                start = place.sections.get((number, section.info), -1)
+                if section.kind == RELOCATIONS and start >= 0:
+                    relocations = np.frombuffer(file.content(section), _RELOCATION)
+                    self._relocate(memory, relocations, start, values[number], table)
         ctypes.memmove(self.address, memory.ctypes.data, place.size)
         _protect(self.address, place.constants, _READ | _EXECUTE)
         _protect(self.address + place.constants, place.variables - place.constants, _READ)
+
+    def _values(self, symbols: list[Symbol], number: int, place: _Layout) -> np.ndarray:
+        """The addresses of a file's own symbols, 0 for others; global ones are noted by name."""
+        values = np.zeros(len(symbols), np.int64)
+        for index, symbol in enumerate(symbols[1:], 1):
+            # A file's name or an absolute value has no place, and no code refers to it.
+            start = place.sections.get((number, symbol.section))
+            if start is not None and symbol.section != UNDEFINED:
+                values[index] = self.address + start + symbol.value
+                if not symbol.is_local:
+                    self.names[symbol.name] = int(values[index])
+        return values
 
     def _relocate(
         self,
@@ -156,18 +176,18 @@ class Image:
 
 
 class _Layout:
-    """Offsets of everything in the mapping."""
+    """Offsets of everything in the mapping; sections by the file's number and their own."""
 
-    def __init__(self, file: ElfFile, needed: int, symbols: int) -> None:
-        self.sections: dict[int, int] = {}
+    def __init__(self, files: list[ElfFile], needed: int, symbols: list[int]) -> None:
+        self.sections: dict[tuple[int, int], int] = {}
         self._end = 0
-        self._place(file, lambda section: bool(section.flags & EXECUTE))
+        self._place(files, lambda section: bool(section.flags & EXECUTE))
         self.jumps = self._room(needed * _JUMP_BYTES, 16)
         self.constants = self._page()
-        self._place(file, lambda section: not section.flags & (EXECUTE | WRITE))
-        self.table = self._room(symbols * 8, 8)
+        self._place(files, lambda section: not section.flags & (EXECUTE | WRITE))
+        self.tables = [self._room(count * 8, 8) for count in symbols]
         self.variables = self._page()
-        self._place(file, lambda section: bool(section.flags & WRITE))
+        self._place(files, lambda section: bool(section.flags & WRITE))
         self.size = max(self._page(), mmap.PAGESIZE)
 
     def _room(self, size: int, alignment: int) -> int:
@@ -178,12 +198,13 @@ class _Layout:
     def _page(self) -> int:
         return self._room(0, mmap.PAGESIZE)
 
-    def _place(self, file: ElfFile, chosen: Callable[[Section], bool]) -> None:
-        for index, section in enumerate(file.sections):
-            # Tables for unwinding the stack are left out: nothing is ever thrown through a step.
-            wanted = section.flags & ALLOCATE and section.name != ".eh_frame"
-            if wanted and chosen(section):
-                self.sections[index] = self._room(section.size, section.alignment)
+    def _place(self, files: list[ElfFile], chosen: Callable[[Section], bool]) -> None:
+        for number, file in enumerate(files):
+            for index, section in enumerate(file.sections):
+                # Tables for unwinding are left out: nothing is ever thrown through a step.
+                wanted = section.flags & ALLOCATE and section.name != ".eh_frame"
+                if wanted and chosen(section):
+                    self.sections[number, index] = self._room(section.size, section.alignment)
 
 
 def _put(memory: np.ndarray, offsets: np.ndarray, values: np.ndarray, width: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 
 from lamina.errors import LaminaError
+from lamina.llvm import archive
 from lamina.llvm.elf import UNDEFINED, ElfFile
 
 
@@ -17,21 +18,28 @@ class ObjectError(LaminaError, ValueError):
 
 
 def symbols(code: bytes) -> tuple[frozenset[str], frozenset[str]]:
-    """(defined, needed): the names of global symbols in the object file `code`.
+    """(defined, needed): the names of global symbols in `code`, an object file or several.
 
-    Names are as in the source: the underscore that Mach-O puts before each is taken off.
+    What one object of an archive needs and another defines is not needed. Names are as in the
+    source: the underscore that Mach-O puts before each is taken off.
 
     raises   ObjectError if `code` is no object file of a known kind
     """
     try:
-        if code[:4] == b"\x7fELF":
-            return _elf(code)
-        if code[:4] == b"\xcf\xfa\xed\xfe":
-            return _mach_o(code)
-        if code[:2] in {b"\x64\x86", b"\x64\xaa"}:
-            return _coff(code)
+        each = [_symbols(part) for part in archive.unpack(code)]
     except (struct.error, IndexError, ValueError, OverflowError) as failure:
         raise ObjectError(f"a damaged object file of {len(code)} bytes: {failure}") from None
+    defined = frozenset().union(*(ours for ours, _ in each))
+    return defined, frozenset().union(*(needed for _, needed in each)) - defined
+
+
+def _symbols(code: bytes) -> tuple[frozenset[str], frozenset[str]]:
+    if code[:4] == b"\x7fELF":
+        return _elf(code)
+    if code[:4] == b"\xcf\xfa\xed\xfe":
+        return _mach_o(code)
+    if code[:2] in {b"\x64\x86", b"\x64\xaa"}:
+        return _coff(code)
     raise ObjectError(f"{len(code)} bytes that are no object file of a known kind")
 
 
