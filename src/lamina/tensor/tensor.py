@@ -328,7 +328,7 @@ def convert(value: Any, dtype: Any = None) -> Tensor:
         tensor = value
     elif isinstance(value, Operators):
         tensor = value.value  # type: ignore[attr-defined]  # every other Operators is a Variable
-    elif isinstance(value, (bool, int, float)):
+    elif isinstance(value, _NUMBERS):
         return Tensor(constant(value, _number_dtype(value) if dtype is None else as_dtype(dtype)))
     elif isinstance(value, Batch):
         return Tensor(rows(value.factor, "int32" if dtype is None else as_dtype(dtype)))
@@ -341,10 +341,15 @@ def convert(value: Any, dtype: Any = None) -> Tensor:
     return tensor if dtype is None else cast(tensor, dtype)
 
 
+# NumPy's functions give float64 and int64 scalars where Python has plain numbers: `np.sqrt(2)`
+# must not make a float32 tensor float64, so they adapt like Python's.
+_NUMBERS = (bool, int, float, np.int64)
+
+
 def _number_dtype(value: Any) -> str:
     if isinstance(value, bool):
         return "bool"
-    if isinstance(value, int):
+    if isinstance(value, (int, np.integer)):
         return "int32" if -(2**31) <= value < 2**31 else "int64"
     return config.floatx()
 
@@ -400,7 +405,7 @@ def _strong_dtype(value: Any) -> str | None:
     """The dtype that an operand insists on; None for Python numbers, which adapt."""
     if isinstance(value, Operators):
         return value.dtype  # type: ignore[attr-defined, no-any-return]
-    dtype = getattr(value, "dtype", None)
+    dtype = None if isinstance(value, _NUMBERS) else getattr(value, "dtype", None)
     return None if dtype is None else as_dtype(dtype)
 
 
@@ -416,7 +421,7 @@ def result_dtype(*operands: Any) -> str:
         dtype = _strong_dtype(operand)
         if dtype is not None:
             strong.append(dtype)
-        elif isinstance(operand, (bool, int, float)):
+        elif isinstance(operand, _NUMBERS):
             weak.append(operand)
         elif isinstance(operand, Batch):
             weak.append(1)
@@ -436,7 +441,7 @@ def result_dtype(*operands: Any) -> str:
 def operands(*given: Any, dtype: str | None = None, floating: bool = False) -> list[Node]:
     """The nodes of operands, brought to one dtype (a floating one if `floating`)."""
     tensors = [
-        value if isinstance(value, (bool, int, float, Batch)) else convert(value) for value in given
+        value if isinstance(value, (*_NUMBERS, Batch)) else convert(value) for value in given
     ]
     dtype = dtype or result_dtype(*tensors)
     if floating and dtype not in FLOATS:
