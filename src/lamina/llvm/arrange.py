@@ -3,64 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from lamina.ir.graph import Node, Pick, apply, pick, rewrite
+from lamina.ir.control import Body, Scan
+from lamina.ir.graph import Node, Op, Pick, apply, pick, rewrite
 from lamina.ir.indexing import Scatter
-from lamina.ir.movement import transpose
-from lamina.ir.order import Sort
+from lamina.ir.movement import inverse, transpose
+from lamina.ir.order import Sort, TopK
+from lamina.ir.reductions import Cumulative
+from lamina.types import Type
 
 
 def arrange(roots: Sequence[Node]) -> list[Node]:
-    """Scatter along the first axis after the batch axes, sort along the last axis.
+    """Sort along the last axis, scatter along the first one that is not shared.
+
+    The batch comes first: memory has room for all rows of the capacity, so only there are the
+    rows that are present one piece.
 
     Before: sort(x, axis=0)    After: transpose(sort(transpose(x), axis=last))
     """
     moved: dict[Node, tuple[Node, tuple[int, ...]]] = {}
 
     def visit(node: Node) -> Node:
-        match node.op:
-            case Scatter() as op if op.axis % len(node.shape) != op.batch:
-                return _scatter(node, op)
-            case Sort() as op if op.axis % len(node.inputs[0].shape) != _last(node):
-                order = _to_last(op.axis % len(node.inputs[0].shape), _last(node) + 1)
-                inputs = [transpose(parent, order) for parent in node.inputs]
-                sorted_ = apply(Sort(_last(node), op.descending), *inputs)
-                if len(node.types) == 1:
-                    return transpose(sorted_, _back(order))
-                moved[node] = (sorted_, _back(order))
-                return node
-            case Pick(index=index) if node.inputs[0] in moved:
-                sorted_, order = moved[node.inputs[0]]
-                return transpose(pick(sorted_, index), order)
+        op = node.op
+        if isinstance(op, Pick) and node.inputs[0] in moved:
+            several, order = moved[node.inputs[0]]
+            return transpose(pick(several, op.index), inverse(order))
+        if isinstance(op, Scatter):
+            return _axis_first(node, op)
+        if isinstance(op, Scan):
+            body = Body(op.body.parameters, tuple(arrange(op.body.results)))
+            return node if body == op.body else apply(replace(op, body=body), *node.inputs)
+        if not isinstance(op, (Sort, TopK, Cumulative)):
+            return node
+        found = _along(op, node.inputs[0].type)
+        if found is None:
+            return node
+        order, arranged = found
+        several = apply(arranged, *(transpose(x, order) for x in node.inputs))
+        if len(node.types) == 1:
+            return transpose(several, inverse(order))
+        moved[node] = (several, order)
         return node
 
     return rewrite(roots, visit)
 
 
-def _last(node: Node) -> int:
-    return len(node.inputs[0].shape) - 1
+def _along(op: Sort | TopK | Cumulative, x: Type) -> tuple[tuple[int, ...], Op] | None:
+    """The order of axes that the kernel wants, and the op on it; None if all is well."""
+    order = list(range(x.rank))
+    if x.batch_axis is not None:
+        order.insert(0, order.pop(x.batch_axis))
+    arranged: Op = op
+    if isinstance(op, Sort):
+        order.append(order.pop(order.index(op.axis)))
+        arranged = replace(op, axis=x.rank - 1)
+    elif isinstance(op, Cumulative):
+        arranged = replace(op, axis=order.index(op.axis))
+    return None if order == sorted(order) else (tuple(order), arranged)
 
 
-def _to_last(position: int, rank: int) -> tuple[int, ...]:
-    return (*(i for i in range(rank) if i != position), position)
-
-
-def _back(order: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(sorted(range(len(order)), key=lambda i: order[i]))
-
-
-def _scatter(node: Node, op: Scatter) -> Node:
+def _axis_first(node: Node, op: Scatter) -> Node:
+    """Scatter along the first axis after the shared ones."""
     base, index, rows = node.inputs
-    axis, batch = op.axis % len(base.shape), op.batch
-    own = len(index.shape) - batch
-    order = (*range(batch), axis, *(i for i in range(batch, len(base.shape)) if i != axis))
+    axis, batch = op.axis, op.batch
+    if axis == batch:
+        return _batch_first(op, *node.inputs)
+    own = index.type.rank - batch
+    order = (*range(batch), axis, *(i for i in range(batch, base.type.rank) if i != axis))
     rows_order = (
         *range(batch),
         *range(axis, axis + own),
         *range(batch, axis),
-        *range(axis + own, len(rows.shape)),
+        *range(axis + own, rows.type.rank),
     )
-    scattered = apply(
+    scattered = _batch_first(
         Scatter(op.kind, batch, batch), transpose(base, order), index, transpose(rows, rows_order)
     )
-    return transpose(scattered, _back(order))
+    return transpose(scattered, inverse(order))
+
+
+def _batch_first(op: Scatter, base: Node, index: Node, rows: Node) -> Node:
+    """Bring the batch to the front of the axes of the index, and of its shared axes.
+
+    With "set" the last of several rows wins, so there the order of the index is left alone.
+    """
+    place = index.type.batch_axis
+    if place and place < op.batch:
+        order = _to_front(place, base.type.rank)
+        inputs = (transpose(x, _to_front(place, x.type.rank)) for x in (base, index, rows))
+        return transpose(apply(op, *inputs), inverse(order))
+    if place and not op.batch and op.kind != "set":
+        index, rows = (transpose(x, _to_front(place, x.type.rank)) for x in (index, rows))
+    return apply(op, base, index, rows)
+
+
+def _to_front(position: int, rank: int) -> tuple[int, ...]:
+    return (position, *(i for i in range(rank) if i != position))

@@ -675,6 +675,8 @@ class Lowering:
         table = base.shape[axis_]
         if not isinstance(table, int):
             raise BatchError("scatter along the batch axis needs the number of rows")
+        if where.type.batch_axis not in {None, 0}:
+            raise BatchError("scatter needs the batch as the first axis of its index")
         count = _extent(where.shape[batch:])
         rowwise = isinstance(outer, Batch)
         spec = kernel.Scatter(
@@ -695,7 +697,7 @@ class Lowering:
         if not isinstance(length, int):
             raise BatchError("an order or a running sum along the batch needs the number of rows")
         inner = _extent(shape[position + 1 :])
-        if isinstance(inner, Batch):
+        if isinstance(inner, Batch) or any(isinstance(size, Batch) for size in shape[1:]):
             raise BatchError("the batch must stand before the axis that is sorted or summed")
         return _extent(shape[:position]), length, inner
 
