@@ -8,6 +8,7 @@ from typing import Any
 from lamina import ops
 from lamina.naming import resolve
 from lamina.serialization import deserialize_keras_object, serialize_keras_object
+from lamina.tensor import convert, is_symbolic
 
 
 def linear(x: Any) -> Any:
@@ -27,8 +28,8 @@ def relu(
     if threshold == 0.0:
         y = ops.leaky_relu(x, negative_slope) if negative_slope else ops.relu(x)
     else:
-        x = ops.convert_to_tensor(x)
-        y = ops.where(x > threshold, x, negative_slope * (x - threshold))
+        above = ops.greater(x, threshold)
+        y = ops.where(above, x, negative_slope * ops.subtract(x, threshold))
     if max_value is None:
         return y
     # With a slope the values below zero stay as they are.
@@ -51,19 +52,22 @@ def softmax(x: Any, axis: int = -1) -> Any:
     The result remembers `x`: a cross-entropy that is given probabilities computes from the logits
     where it can, which is exact for probabilities that round to zero.
     """
-    x = ops.convert_to_tensor(x)
     y = ops.softmax(x, axis=axis)
-    if axis in (-1, len(x.shape) - 1):
-        y._keras_logits = x
+    if axis in (-1, len(y.shape) - 1):
+        _remember(y, x)
     return y
 
 
 def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x)); the result remembers `x`, as that of `softmax` does."""
-    x = ops.convert_to_tensor(x)
     y = ops.sigmoid(x)
-    y._keras_logits = x
+    _remember(y, x)
     return y
+
+
+def _remember(y: Any, logits: Any) -> None:
+    if not is_symbolic(y):
+        y._keras_logits = convert(logits, y.dtype)
 
 
 def elu(x: Any, alpha: float = 1.0) -> Any:
@@ -93,8 +97,7 @@ def silu(x: Any) -> Any:
 
 def mish(x: Any) -> Any:
     """X * tanh(softplus(x)) (Misra 2019)."""
-    x = ops.convert_to_tensor(x)
-    return x * ops.tanh(ops.softplus(x))
+    return ops.mish(x)
 
 
 def glu(x: Any, axis: int = -1) -> Any:

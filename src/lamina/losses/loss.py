@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from lamina import config, ops, tree
-from lamina.errors import ShapeError, layout
+from lamina.errors import BatchError, ShapeError, layout
 from lamina.naming import to_snake_case, unique_name
 from lamina.serialization import deserialize_keras_object, serialize_keras_object
 from lamina.tensor import Tensor, convert
+from lamina.types import Batch
 
 REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)
 
@@ -237,10 +238,12 @@ def aligned(part: Tensor, whole: Tensor, name: str, other: str) -> Tensor:
         1 in (a, b) or a == b for a, b in zip(part.shape, whole.shape, strict=False)
     )
     if not fits:
-        raise ShapeError(
+        # A fixed number of rows beside the run-time batch: the caller compiles for that number.
+        mixed = isinstance(part.shape[0], Batch) != isinstance(whole.shape[0], Batch)
+        raise (BatchError if mixed else ShapeError)(
             layout(
                 f"{name} does not fit the {other}.",
-                [(name[:8], str(tuple(given))), (other[:8], str(tuple(whole.shape)))],
+                [("weights", str(tuple(given))), ("values", str(tuple(whole.shape)))],
                 hint="give one weight per row, or one per value",
             )
         )
