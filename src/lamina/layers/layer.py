@@ -145,8 +145,6 @@ class Layer(Operation):
         initializer   default: glorot_uniform for floats, zeros for integers and truth values
         dtype         default: the policy's dtype of weights
         """
-        if isinstance(shape, str):  # as in TensorFlow: add_weight("kernel", shape)
-            shape, name, initializer = (initializer if name is None else name), shape, None
         sizes = () if shape is None else tuple(shape) if isinstance(shape, Iterable) else (shape,)
         if any(not isinstance(size, (int, np.integer)) for size in sizes):
             raise ShapeError(
