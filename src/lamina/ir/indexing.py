@@ -261,6 +261,8 @@ Scatter.samples = (
         for kind in ("add", "set", "max")
     ),
     (Scatter("add"), "float32 (7, 2)", "int32 (batch)<7", "float32 (batch, 2)"),
+    (Scatter("add"), "float32 (7, 2)", "int32 (3, batch)<7", "float32 (3, batch, 2)"),
+    (Scatter("max", 2, 2), "float32 (2, batch, 5)", "int32 (2, batch)<5", "float32 (2, batch)"),
     (Scatter("set", 1, 1), "float32 (batch, 5)", "int32 (batch, 2)<5", "float32 (batch, 2)"),
     (
         Scatter("add", 2, 1),

@@ -110,7 +110,13 @@ def top_k(x: Node, k: int) -> tuple[Node, ...]:
 
 Sort.samples = (
     (Sort(1), "float32 (batch, 5)"),
+    (Sort(0), "float32 (5, batch)", "float32 (5, batch)"),
+    (Sort(2), "float32 (2, batch, 5)"),
     (Sort(0, descending=True), "float32 (5, 2)", "float32 (5, 2)"),
     (Sort(1, descending=True), "int32 (batch, 6)<3", "float32 (batch, 6)"),
 )
-TopK.samples = ((TopK(2), "float32 (batch, 5)"), (TopK(3), "int32 (2, 5)<3"))
+TopK.samples = (
+    (TopK(2), "float32 (batch, 5)"),
+    (TopK(2), "float32 (2, batch, 5)"),
+    (TopK(3), "int32 (2, 5)<3"),
+)

@@ -186,6 +186,7 @@ ArgReduce.samples = (
     (ArgReduce("max", 1), "float32 (batch, 4)"),
     (ArgReduce("min", 0), "float32 (3, 4)"),
     (ArgReduce("max", 0), "int32 (5)<3"),
+    (ArgReduce("max", 0), "float32 (4, batch, 2)"),
 )
 Cumulative.samples = (
     *(
@@ -195,4 +196,6 @@ Cumulative.samples = (
         for reverse in (False, True)
     ),
     (Cumulative("sum", 1), "int32 (batch, 5)<9"),
+    (Cumulative("prod", 0), "float32 (4, batch, 2)"),
+    (Cumulative("max", 2, reverse=True), "float32 (2, batch, 5)"),
 )
