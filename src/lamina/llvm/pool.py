@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import functools
 import os
 import threading
 import time
@@ -234,8 +235,17 @@ def native() -> Runtime:
 
 
 def usual_threads() -> int:
-    """How many threads a call asks for when it does not say: the setting, or the cores."""
-    return config.threads() or host.cores()
+    """How many threads a call asks for when it does not say: the setting, or the cores.
+
+    The cores are counted at most once a second: that reads files, and a small call is quicker.
+    """
+    return config.threads() or _cores_lately(int(time.monotonic()))
+
+
+@functools.lru_cache(maxsize=1)
+def _cores_lately(second: int) -> int:
+    del second
+    return host.cores()
 
 
 def lease(threads: int | None = None) -> Lease:

@@ -15,6 +15,7 @@ from lamina.errors import ShapeError, layout, near_matches
 from lamina.layers.core import InputLayer
 from lamina.layers.layer import Layer
 from lamina.layers.symbolic import KerasTensor, is_keras_tensor
+from lamina.layers.tracking import NOT_OWNED
 from lamina.metrics import Metric
 from lamina.models import configuration
 from lamina.models.graph import CallGraph
@@ -236,14 +237,24 @@ class Model(Layer, Fitting):
         if not self.built or any(not layer.built for layer in self._flatten_layers()):
             trace(lambda inputs: self(inputs, training=False), row_types(x))
 
+    def _structure(self) -> tuple[list[Layer], list[Any]]:
+        """The layers and weights; those of a graph are looked up once, because it stays."""
+        if self._graph is None:
+            return super()._structure()
+        known = self._steps.structure
+        if known is None or known[0] is not self._graph:
+            known = (self._graph, *super()._structure())
+            self._steps.structure = known
+        return known[1], known[2]
+
     def _own_metrics(self) -> list[Metric]:
         found: dict[int, Metric] = {}
-        hidden = self._not_saved
-        for layer in self._flatten_layers():
+        for layer in self._structure()[0]:
             if isinstance(layer, Model) and layer is not self:
                 continue  # a model inside measures for itself
+            hidden = layer._not_saved if isinstance(layer, Model) else NOT_OWNED
             for name, value in vars(layer).items():
-                if name not in hidden:
+                if name not in hidden and isinstance(value, (Metric, list, tuple, dict)):
                     for leaf in tree.flatten(value):
                         if isinstance(leaf, Metric):
                             found.setdefault(id(leaf), leaf)

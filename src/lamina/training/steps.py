@@ -101,6 +101,7 @@ class StepCache:
         self._need_rows: set[Any] = set()
         self._lock = threading.RLock()
         self.compiled = 0
+        self.structure: Any = None  # the layers and weights of a model that does not change
 
     def clear(self) -> None:
         """Forget every step, as after `compile` or when layers were added."""
@@ -108,6 +109,7 @@ class StepCache:
             self._known.clear()
             self._traces.clear()
             self._need_rows.clear()
+            self.structure = None
 
     def step(
         self,

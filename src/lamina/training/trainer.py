@@ -135,15 +135,8 @@ class Trainer:
         ]
 
     def _own_metrics(self) -> list[Any]:
-        """Metrics that are attributes of the model or of its layers, each once."""
-        found: dict[int, Any] = {}
-        layers = self._flatten_layers() if hasattr(self, "_flatten_layers") else [self]
-        for layer in layers:
-            if isinstance(layer, Trainer) and layer is not self:
-                continue  # a model inside measures for itself
-            for metric in getattr(layer, "_metrics", ()):
-                found.setdefault(id(metric), metric)
-        return list(found.values())
+        """Metrics that are attributes of the model or of its layers; `Model` finds them."""
+        return []
 
     def named_metrics(self) -> dict[str, Any]:
         """Every metric by its name in the logs: loss, those of `compile`, single losses, others."""
@@ -176,7 +169,11 @@ class Trainer:
     def reset_metrics(self) -> None:
         """Let every metric begin anew."""
         for metric in self.metrics:
-            metric.reset_state()
+            if type(metric).reset_state is metrics_module.Metric.reset_state:
+                for variable in metric.variables:
+                    variable.buffer.fill(0)
+            else:
+                metric.reset_state()
 
     def get_metrics_result(self) -> dict[str, Any]:
         """The value of every metric by its name; a metric that gives a dict gives its entries."""
@@ -280,11 +277,16 @@ class Trainer:
     # ------------------------------------------------------------------------- support
 
     def _step_signature(self, kind: str) -> Any:
-        """What a compiled step depends on besides its data."""
-        layers = self._flatten_layers() if hasattr(self, "_flatten_layers") else [self]
-        weights = tuple(id(variable) for variable in self.variables)  # type: ignore[attr-defined]
-        flags = tuple(bool(getattr(layer, "trainable", True)) for layer in layers)
-        return kind, hash((weights, flags))
+        """What a compiled step depends on besides its data: which layers and weights train."""
+        layers, weights = self._structure()
+        if kind == "predict":
+            return kind, tuple(map(id, layers)), tuple([layer._trainable for layer in layers])
+        flags = [layer._trainable for layer in layers] + [one.trainable for one in weights]
+        return kind, tuple(map(id, weights)), tuple(flags)
+
+    def _structure(self) -> tuple[list[Any], list[Any]]:
+        """The layers and weights of which the model is made now."""
+        return self._flatten_layers(), self.weights  # type: ignore[attr-defined]  # Layer has it
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """The arguments of `compile`, for a file; None where it was not called."""
