@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+
 from benchmarks.engines import ENGINES, installed
 from benchmarks.workloads import WORKLOADS, Workload
 

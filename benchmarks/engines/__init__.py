@@ -6,6 +6,7 @@ import importlib
 from typing import Protocol
 
 import numpy as np
+
 from benchmarks.workloads import Workload
 
 # name -> module that builds it, and what it needs installed

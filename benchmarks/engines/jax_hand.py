@@ -7,8 +7,9 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from benchmarks.workloads import Workload
 from jax import lax
+
+from benchmarks.workloads import Workload
 
 SPATIAL = ("NHWC", "HWIO", "NHWC")
 

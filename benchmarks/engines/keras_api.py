@@ -6,6 +6,7 @@ import importlib
 import os
 
 import numpy as np
+
 from benchmarks.workloads import Workload
 
 LOSSES = {

@@ -6,9 +6,10 @@ import time
 
 import numpy as np
 import torch
-from benchmarks.workloads import Workload
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+
+from benchmarks.workloads import Workload
 
 
 class Recurrent(nn.Module):
