@@ -31,6 +31,8 @@ _COMPARISONS = {
     "eq": ("eq", "eq", "oeq"), "ne": ("ne", "ne", "une"), "lt": ("slt", "ult", "olt"),
     "le": ("sle", "ule", "ole"), "gt": ("sgt", "ugt", "ogt"), "ge": ("sge", "uge", "oge"),
 }  # fmt: skip
+# Computed in float64: LLVM would join the two roundings to one that is a library call.
+_WIDE = {"pow", "mod", "floordiv", "sin", "cos", "tan"}
 _EXACT = {"neg", "abs", "relu", "maximum", "minimum", "where", "sign", "floor", "ceil", "round"}
 
 
@@ -38,7 +40,7 @@ def apply(emit: Emit, fn: str, values: Sequence[Value], dtypes: Sequence[str], d
     """The function of the scalar table on values of `dtypes`, all with equal lanes."""
     result = _apply(emit, fn, values, dtypes[-1])
     if dtype in NARROW and fn not in _EXACT:
-        return quantised(emit, result, dtype)
+        return quantised(emit, result, dtype, native=fn not in _WIDE)
     return result
 
 
@@ -274,18 +276,20 @@ def _between_floats(emit: Emit, value: Value, dtype: str) -> Value:
     have = parts(value.type)[0]
     if dtype == "float64":
         return emit.cast("fpext", value, DOUBLE)
-    result = emit.cast("fptrunc", value, FLOAT) if have == DOUBLE else value
-    return quantised(emit, result, dtype) if dtype in NARROW else result
+    if have != DOUBLE:
+        return quantised(emit, value, dtype) if dtype in NARROW else value
+    result = emit.cast("fptrunc", value, FLOAT)
+    return quantised(emit, result, dtype, native=False) if dtype in NARROW else result
 
 
-def quantised(emit: Emit, value: Value, dtype: str) -> Value:
+def quantised(emit: Emit, value: Value, dtype: str, *, native: bool = True) -> Value:
     """A float32 rounded to a narrow float, as a float32 again."""
-    return widen(emit, narrow(emit, value, dtype), dtype)
+    return widen(emit, narrow(emit, value, dtype, native=native), dtype)
 
 
-def narrow(emit: Emit, value: Value, dtype: str) -> Value:
-    """The bits (i16) of a float32 rounded to nearest even."""
-    if dtype == "float16" and emit.target.has_fma:
+def narrow(emit: Emit, value: Value, dtype: str, *, native: bool = True) -> Value:
+    """The bits (i16) of a float32 rounded to nearest even, by an instruction if `native`."""
+    if dtype == "float16" and emit.target.has_fma and native:
         return emit.bits(emit.cast("fptrunc", value, "half"), I16)
     bits = emit.bits(value, I32)
     if dtype == "bfloat16":
