@@ -10,7 +10,11 @@ from lamina.errors import BatchError, ShapeError, layout
 from lamina.naming import to_snake_case, unique_name
 from lamina.serialization import deserialize_keras_object, serialize_keras_object
 from lamina.tensor import Tensor, convert
-from lamina.types import Batch
+from lamina.types import FLOATS, Batch
+
+# Functions whose targets are class numbers. These stay integers, which floating point would round
+# where they are large, and stand one rank below the predictions by rule, not by mistake.
+CLASS_NUMBERS: set[Callable[..., Any]] = set()
 
 REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)
 
@@ -106,8 +110,13 @@ class LossFunctionWrapper(Loss):
         self.fn = fn
         self.arguments = arguments
 
+    def prepare_target(self, y_true: Any) -> Tensor:
+        y_true = convert(y_true)
+        numbers = self.fn in CLASS_NUMBERS and y_true.dtype not in FLOATS
+        return y_true if numbers else with_dtype(y_true, self.dtype)
+
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        if not tree.is_nested(y_pred):
+        if not tree.is_nested(y_pred) and self.fn not in CLASS_NUMBERS:
             y_true, y_pred = same_rank(y_true, y_pred)
         return self.fn(y_true, y_pred, **self.arguments)
 

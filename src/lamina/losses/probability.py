@@ -10,12 +10,16 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import numpy as np
+
 from lamina import config, ops
-from lamina.errors import ShapeError, layout
-from lamina.losses.loss import Loss, LossFunctionWrapper, with_dtype
+from lamina.errors import IndexRangeError, ShapeError, layout
+from lamina.losses.loss import CLASS_NUMBERS, Loss, LossFunctionWrapper
 from lamina.losses.regression import floats
+from lamina.ops.creation import iota
+from lamina.ops.indexing import lookup
 from lamina.tensor import Tensor, convert
-from lamina.types import FLOATS
+from lamina.tensor.values import known_value
 
 
 def _logits_of(y_pred: Any, *, from_logits: bool, axis: int = -1) -> Any:
@@ -100,17 +104,18 @@ def sparse_categorical_crossentropy(
     if len(y_true.shape) == len(y_pred.shape) and y_true.shape[axis] == 1:
         y_true = ops.squeeze(y_true, axis=axis)
     _check_labels(y_true, y_pred, axis)
+    classes: Any = y_pred.shape[axis]
     labels = ops.cast(y_true, "int32")
     kept = None
     if ignore_class is not None:
         kept = ops.not_equal(labels, ignore_class)
         labels = ops.where(kept, labels, 0)
+    labels = _within(labels, classes)
     logits = _logits_of(y_pred, from_logits=from_logits, axis=axis)
     if logits is not None:
         logarithm = ops.log_softmax(logits, axis=axis)
     else:
         logarithm = ops.log(_inside(y_pred / ops.sum(y_pred, axis=axis, keepdims=True)))
-    classes: Any = y_pred.shape[axis]
     chosen = ops.one_hot(labels, classes, axis=axis, dtype="bool")
     # Selected, not multiplied: a class that is masked with -inf must not give NaN.
     loss = -ops.sum(ops.where(chosen, logarithm, 0.0), axis=axis)
@@ -118,6 +123,30 @@ def sparse_categorical_crossentropy(
         loss = ops.where(kept, loss, 0.0)
         loss._keras_mask = kept
     return loss
+
+
+CLASS_NUMBERS.add(sparse_categorical_crossentropy)
+
+
+def _within(labels: Tensor, classes: int) -> Tensor:
+    """The labels themselves, which must lie in [0, classes).
+
+    Looked up in the table 0, 1, ..., so that a compiled step checks the labels of its data as it
+    checks the tokens of an embedding: before the step runs, naming the row.
+    """
+    known = known_value(labels.node)
+    if known is not None and known.size:
+        wrong = np.flatnonzero((known < 0) | (known >= classes))
+        if wrong.size:
+            raise IndexRangeError(
+                layout(
+                    f"sparse_categorical_crossentropy: a class number lies outside [0, {classes}).",
+                    [("value", str(known.flat[wrong[0]])), ("at", f"entry {wrong[0]}")],
+                    hint="y_pred must have one column for every class; ignore_class marks "
+                    "entries to be left out",
+                )
+            )
+    return lookup(iota((classes,), 0, labels.dtype), labels)
 
 
 def _check_labels(y_true: Tensor, y_pred: Tensor, axis: int) -> None:
@@ -286,15 +315,6 @@ class SparseCategoricalCrossentropy(LossFunctionWrapper):
             ignore_class=ignore_class,
             axis=axis,
         )
-
-    def prepare_target(self, y_true: Any) -> Tensor:
-        # Class numbers stay integers: in floating point large ones would be rounded.
-        y_true = convert(y_true)
-        return y_true if y_true.dtype not in FLOATS else with_dtype(y_true, self.dtype)
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        # A prediction of rank one more is the rule here, not a mistake to be repaired.
-        return self.fn(y_true, y_pred, **self.arguments)
 
 
 class BinaryCrossentropy(LossFunctionWrapper):
