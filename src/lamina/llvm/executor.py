@@ -6,6 +6,7 @@ on disk under the program's digest, so a second start only loads it.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ from lamina.llvm.task import Task
 from lamina.llvm.verify import verify
 from lamina.transform.absorb import absorb
 from lamina.transform.simplify import simplify
+from lamina.transform.winners import use_winners
 from lamina.types import Type, numpy_dtype, static_shape
 
 CALL_NANOSECONDS = 100_000_000
@@ -98,7 +100,7 @@ def generate(
     """The LLVM text of a program's step."""
     parts = choices.parts(capacity)
     simple = simplify(program.with_roots(write_out(program.roots)))
-    simple = simple.with_roots(absorb(arrange(simple.roots)))
+    simple = simple.with_roots(use_winners(absorb(arrange(simple.roots))))
     lowered = lower(simple, capacity, parts)
     planned = plan(lowered, capacity, parts, apart=config.arena() == "apart")
     verify(planned)
@@ -122,7 +124,7 @@ def _show(program: Program, lowered: Lowered, planned: Plan, text: str) -> None:
 
 
 def _dump(title: str, text: str) -> None:
-    print(f"; ---- {title}\n{text}")
+    sys.stdout.write(f"; ---- {title}\n{text}\n")
 
 
 class _Areas:

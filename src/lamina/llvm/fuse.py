@@ -24,6 +24,7 @@ from lamina.ir.movement import Concat, Iota, Pad, Reshape, Slice, Transpose
 from lamina.ir.random import RandomBits
 from lamina.ir.reductions import ArgReduce
 from lamina.ir.scalar import Cast, StopGradient
+from lamina.ir.winners import WindowArgMax, WinnerFilterGrad
 from lamina.llvm import choices
 from lamina.llvm.views import (
     Buffer,
@@ -123,7 +124,7 @@ class Fuser:
                 self.needs.update(node.inputs)
             elif isinstance(op, (Reduce, ArgReduce, Concat, Pad, Pick, *LEAVES)):
                 pass
-            elif isinstance(op, (Window, Scan)):
+            elif isinstance(op, (Window, WindowArgMax, Scan)):
                 self.needs.update(node.inputs)
             elif isinstance(op, (Gather, DynamicSlice)):
                 self.needs.add(node.inputs[0])
@@ -235,6 +236,8 @@ class Fuser:
         group = None
         if isinstance(node.op, Reduce):
             group = self._place_reduction(node, needed, latest)
+        elif isinstance(node.op, (Window, WindowArgMax)):
+            group = self._place_window(node)
         elif not self.is_anchor(node):
             group = self._place_member(node, needed, latest)
         if group is None:
@@ -354,6 +357,19 @@ class Fuser:
                 return candidate
         return None
 
+    def _place_window(self, node: Node) -> Group | None:
+        """Maximum and place of the maximum of the same windows are one walk over them."""
+        for other in self.readers[node.inputs[0]]:
+            group = self.home.get(other)
+            if (
+                group is not None
+                and other is not node
+                and isinstance(other.op, (Window, WindowArgMax))
+                and _windows(other) == _windows(node)
+            ):
+                return group
+        return None
+
     @staticmethod
     def over_last(node: Node) -> bool:
         """A reduction over the last axis alone, of a row that is long enough to matter."""
@@ -375,7 +391,7 @@ class Fuser:
             case Dot(contract=contract):
                 a = node.inputs[0].type
                 return any(axis % a.rank == a.batch_axis for axis, _ in contract)
-            case ConvFilterGrad():
+            case ConvFilterGrad() | WinnerFilterGrad():
                 return node.inputs[0].type.batch_axis is not None
         return False
 
@@ -388,7 +404,7 @@ class Fuser:
         elif self.over_last(node):
             group.kind = "rows"
             group.columns = node.inputs[0].shape[-1]
-        elif isinstance(op, (Reduce, ArgReduce, Window)):
+        elif isinstance(op, (Reduce, ArgReduce, Window, WindowArgMax)):
             group.kind = "reduce"
             group.partial = self.over_batch(node)
             if isinstance(op, Reduce):
@@ -396,6 +412,7 @@ class Fuser:
                 group.reduced = tuple(sorted(axis % rank for axis in op.axes))
         elif self.is_anchor(node):
             group.kind = "special"
+            group.partial = self.over_batch(node)
         self.groups.append(group)
         return group
 
@@ -429,6 +446,16 @@ def describe(fusion: Fusion) -> str:
             f"{group.number:4} {group.kind:8}{partial} {_shape(group.space)}{extent}: {names}"
         )
     return "\n".join(lines)
+
+
+def _windows(node: Node) -> tuple[object, ...]:
+    """What walk over its input a pooling takes; its own where it is no maximum."""
+    match node.op:
+        case WindowArgMax(size=size):
+            return "max", size, size, ((0, 0), (0, 0))
+        case Window(kind="max", size=size, strides=strides, padding=padding):
+            return "max", size, strides, padding
+    return (node,)
 
 
 def _label(node: Node) -> str:

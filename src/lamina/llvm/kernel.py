@@ -283,6 +283,39 @@ class WindowGradient:
 
 
 @dataclass(frozen=True)
+class WinnerFilterGradient:
+    """`lamina.ir.winners.WinnerFilterGrad`, added to what stands in the result.
+
+    Operands: 0 x (batch, *image, channels), 1 places and 2 gradient (batch, windows, filters),
+    3 the result (filters, *kernel, channels), all contiguous float32, places int32.
+    """
+
+    batch: Dimension
+    image: tuple[int, int]
+    kernel: tuple[int, int]
+    windows: int
+    channels: int
+    filters: int
+    accumulate: bool = True
+
+
+@dataclass(frozen=True)
+class WinnerInputGradient:
+    """`lamina.ir.winners.WinnerInputGrad`. Every sample's result is cleared first.
+
+    Operands: 0 places and 1 gradient (batch, windows, filters), 2 the filters (filters, *kernel,
+    channels), 3 the result (batch, *image, channels), all contiguous float32, places int32.
+    """
+
+    batch: Dimension
+    image: tuple[int, int]
+    kernel: tuple[int, int]
+    windows: int
+    channels: int
+    filters: int
+
+
+@dataclass(frozen=True)
 class Scatter:
     """`out[index[i]] (+)= rows[i]` in place, rows taken in order, split by destination.
 
@@ -333,12 +366,5 @@ class Sort:
 
 
 Kernel: TypeAlias = (
-    Elementwise
-    | Reduction
-    | RowGroup
-    | Contraction
-    | WindowGradient
-    | Scatter
-    | Cumulative
-    | Sort
+    Elementwise | Reduction | RowGroup | Contraction | WindowGradient | Scatter | Cumulative | Sort
 )

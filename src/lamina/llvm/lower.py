@@ -22,6 +22,7 @@ from lamina.ir.movement import Concat, Pad
 from lamina.ir.order import Sort, TopK
 from lamina.ir.program import Program
 from lamina.ir.reductions import ArgReduce, Cumulative
+from lamina.ir.winners import WindowArgMax, WinnerFilterGrad, WinnerInputGrad
 from lamina.llvm import choices, kernel
 from lamina.llvm.body import BodyBuilder, Operands
 from lamina.llvm.fuse import VIEWS, Fuser, Fusion, Group
@@ -489,8 +490,8 @@ class Lowering:
     def _lower_reduction(self, group: Group) -> None:
         operands = Operands()
         anchor = group.anchors[0]
-        if isinstance(anchor.op, Window):
-            self._lower_window(group, anchor)
+        if isinstance(anchor.op, (Window, WindowArgMax)):
+            self._lower_window(group)
             return
         source = anchor.inputs[0]
         rank = len(source.shape)
@@ -538,49 +539,61 @@ class Lowering:
         for node, _, views in partial:
             self._keep_partial(node, views)
 
-    def _lower_window(self, group: Group, anchor: Node) -> None:
+    def _lower_window(self, group: Group) -> None:
         """Pooling as a reduction over the cells of the window; cells outside the image are left
         out of a maximum and of a mean."""
-        op = anchor.op
-        assert isinstance(op, Window)
+        anchor = group.anchors[0]
+        size, steps, padding = _window_of(anchor)
         operands = Operands()
         source = anchor.inputs[0]
         view = self.required(source)
-        spatial = len(op.size)
-        space, reduced = anchor.shape, tuple(op.size)
-        count = len(space) + spatial
+        space, reduced = anchor.shape, tuple(size)
+        count = len(space) + len(size)
         at, guards = [], []
-        for i in range(spatial):
+        for i, step in enumerate(steps):
             strides = [0] * count
-            strides[1 + i], strides[len(space) + i] = op.strides[i], 1
-            coordinate = Affine(-op.padding[i][0], tuple(strides))
+            strides[1 + i], strides[len(space) + i] = step, 1
+            coordinate = Affine(-padding[i][0], tuple(strides))
             at.append(coordinate)
-            if any(op.padding[i]):
+            if any(padding[i]):
                 guards.append(coordinate.guard(0, int(source.shape[1 + i])))
         index = (axis(0, count), *at, axis(len(space) - 1, count))
         builder = BodyBuilder(count, operands, self.memory)
         bounds = tuple(guards)
-        argument = builder.load(view, source.dtype, index, bounds)
-        kind = "max" if op.kind == "max" else "sum"
-        results = []
-        if kind == "max" and bounds:
-            lowest = builder.constant(_lowest(source.dtype), source.dtype)
-            inside = builder.emit(Inside(bounds))
-            argument = builder.scalar("where", inside, argument, lowest, dtype=source.dtype)
-        results.append((argument, kind))
+        cell = builder.load(view, source.dtype, index, bounds)
         core: dict[Node, Instruction] = {}
         after = BodyBuilder(len(space), operands, self.memory, core, group.members)
-        core[anchor] = Core(0, anchor.dtype)
-        if op.kind == "mean":
-            total = after.emit(Core(0, anchor.dtype))
-            if bounds:
-                inside = builder.emit(Inside(bounds))
-                results.append((builder.emit(kernel.Convert(inside, anchor.dtype)), "sum"))
-                cells = after.emit(Core(1, anchor.dtype))
-            else:
-                cells = after.constant(math.prod(op.size), anchor.dtype)
-            position = after.scalar("div", total, cells, dtype=anchor.dtype)
-            core[anchor] = after.instructions[position]
+        results: list[tuple[int, str]] = []
+        for node in group.anchors:
+            match node.op:
+                case WindowArgMax():
+                    results.append((cell, "argmax"))
+                    core[node] = self._place_in_image(after, len(results) - 1, node.op)
+                case Window(kind="max"):
+                    argument = cell
+                    if bounds:
+                        lowest = builder.constant(_lowest(source.dtype), source.dtype)
+                        inside = builder.emit(Inside(bounds))
+                        argument = builder.scalar(
+                            "where", inside, cell, lowest, dtype=source.dtype
+                        )
+                    results.append((argument, "max"))
+                    core[node] = Core(len(results) - 1, node.dtype)
+                case Window(kind=kind):
+                    results.append((cell, "sum"))
+                    core[node] = Core(len(results) - 1, node.dtype)
+                    if kind == "mean":
+                        total = after.emit(core[node])
+                        if bounds:
+                            inside = builder.emit(Inside(bounds))
+                            results.append(
+                                (builder.emit(kernel.Convert(inside, node.dtype)), "sum")
+                            )
+                            cells = after.emit(Core(len(results) - 1, node.dtype))
+                        else:
+                            cells = after.constant(math.prod(size), node.dtype)
+                        quotient = after.scalar("div", total, cells, dtype=node.dtype)
+                        core[node] = after.instructions[quotient]
         stores = self._stores(group, after, identity(len(space)), group.nodes())
         split, mode, extent = self.split(space, reduced)
         spec = kernel.Reduction(
@@ -588,12 +601,35 @@ class Lowering:
         )
         self.add(spec, operands, _names(group), mode, extent)
 
+    @staticmethod
+    def _place_in_image(after: BodyBuilder, result: int, op: WindowArgMax) -> Instruction:
+        """The cell in the image from the position in the window that a reduction gives."""
+        rows, columns = op.size
+        position = after.emit(Core(result, "int32"))
+        corner = (0, rows * op.pitch, columns, 0)
+        cell = after.scalar(
+            "add", after.emit(kernel.Position("int32", 0, corner)), position, dtype="int32"
+        )
+        for row in range(1, rows):
+            below = after.scalar(
+                "ge", position, after.constant(row * columns, "int32"), dtype="bool"
+            )
+            further = after.constant(op.pitch - columns, "int32")
+            none = after.constant(0, "int32")
+            shift = after.scalar("where", below, further, none, dtype="int32")
+            cell = after.scalar("add", cell, shift, dtype="int32")
+        return after.instructions[cell]
+
     # ------------------------------------------------------------------ the rest
 
     def _lower_special(self, node: Node, group: Group) -> None:
         match node.op:
             case WindowGrad():
                 self._lower_window_gradient(node, node.op, group)
+            case WinnerFilterGrad():
+                self._lower_winner_filter(node)
+            case WinnerInputGrad():
+                self._lower_winner_input(node, group)
             case Concat():
                 self._lower_concat(node, node.op, group)
             case Pad():
@@ -632,6 +668,43 @@ class Lowering:
         )
         mode = "rows" if isinstance(batch, Batch) else "units"
         self.add(spec, operands, node.op.name, mode, batch)
+
+    def _lower_winner_filter(self, node: Node) -> None:
+        operands = Operands()
+        x, places, gradient = node.inputs
+        for parent in node.inputs:
+            operands.number(self.packed(parent))
+        buffer, views = self._partial_views(node)
+        operands.written_number(views[0])
+        filters, high, wide, channels = (int(size) for size in node.shape)
+        batch = x.shape[0]
+        spec = kernel.WinnerFilterGradient(
+            batch,
+            (int(x.shape[1]), int(x.shape[2])),
+            (high, wide),
+            int(places.shape[1]) * int(places.shape[2]),
+            channels,
+            filters,
+        )
+        self.add(spec, operands, node.op.name, "parts", batch)
+        self._keep_partial(node, views)
+
+    def _lower_winner_input(self, node: Node, group: Group) -> None:
+        operands = Operands()
+        places, _, w = node.inputs
+        for parent in node.inputs:
+            operands.number(self.packed(parent))
+        operands.written_number(self.place(node, group))
+        batch, high, wide, channels = node.shape
+        spec = kernel.WinnerInputGradient(
+            batch,
+            (int(high), int(wide)),
+            (int(w.shape[1]), int(w.shape[2])),
+            int(places.shape[1]) * int(places.shape[2]),
+            int(channels),
+            int(w.shape[0]),
+        )
+        self.add(spec, operands, node.op.name, "rows", batch)
 
     def _lower_concat(self, node: Node, op: Concat, group: Group) -> None:
         target = self.place(node, group)
@@ -846,6 +919,14 @@ def _accumulator(node: Node) -> str:
 
 def _side_dtypes(sides: tuple[Side, Side]) -> tuple[str, str]:
     return sides[0].view.buffer.type.dtype, sides[1].view.buffer.type.dtype
+
+
+def _window_of(node: Node) -> tuple[Sequence[int], Sequence[int], Sequence[tuple[int, int]]]:
+    """(size, strides, padding) of a pooling."""
+    if isinstance(node.op, WindowArgMax):
+        return node.op.size, node.op.size, ((0, 0),) * len(node.op.size)
+    assert isinstance(node.op, Window)
+    return node.op.size, node.op.strides, node.op.padding
 
 
 def _lowest(dtype: str) -> float | int:

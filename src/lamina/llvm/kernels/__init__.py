@@ -18,6 +18,8 @@ from lamina.llvm.kernel import (
     Scatter,
     Sort,
     WindowGradient,
+    WinnerFilterGradient,
+    WinnerInputGradient,
 )
 from lamina.llvm.kernels import (
     contraction,
@@ -28,6 +30,7 @@ from lamina.llvm.kernels import (
     scatter,
     sort,
     window,
+    winners,
 )
 
 
@@ -54,6 +57,8 @@ GENERATORS: dict[type, Generator] = {
     Reduction: Generator(reduction.build, reduction.operands),
     RowGroup: Generator(rowgroup.build, rowgroup.operands, rowgroup.scratch_bytes),
     WindowGradient: Generator(window.build, window.operands),
+    WinnerFilterGradient: Generator(winners.build_filter, winners.operands),
+    WinnerInputGradient: Generator(winners.build_input, winners.operands),
     Scatter: Generator(scatter.build, scatter.operands),
     Cumulative: Generator(cumulative.build, cumulative.operands),
     Sort: Generator(sort.build, sort.operands, sort.scratch_bytes),

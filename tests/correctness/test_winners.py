@@ -1,0 +1,90 @@
+"""Gradients behind max pooling, taken at the winners: the same as the dense gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lamina import config
+from lamina.ir.contractions import ConvFilterGrad, ConvInputGrad, WindowGrad, conv, window
+from lamina.ir.elementary import broadcast, reduce_sum
+from lamina.ir.graph import constant, input_node, toposort
+from lamina.ir.program import Program
+from lamina.ir.scalar import add, relu, square
+from lamina.ir.winners import WindowArgMax, WinnerFilterGrad, WinnerInputGrad
+from lamina.llvm import host
+from lamina.llvm.executor import compile_llvm
+from lamina.reference import compile_reference
+from lamina.transform.absorb import absorb
+from lamina.transform.gradient import gradients
+from lamina.transform.winners import use_winners
+from lamina.types import Batch, Type
+
+B = Batch(1)
+
+
+def network(channels, filters, kernel=(3, 3), size=(2, 2)):
+    """Gradients of a convolution, relu and pooling for input, filter and bias."""
+    x = input_node(Type((B, 9, 11, channels)), "x")
+    w = input_node(Type((*kernel, channels, filters)), "w")
+    b = input_node(Type((filters,)), "b")
+    h = conv(x, w)
+    h = window(relu(add(h, broadcast(b, h.shape, (3,)))), "max", size)
+    loss = reduce_sum(square(h), (0, 1, 2, 3))
+    found = gradients([loss], [constant(1.0)], [x, w, b])
+    return Program((x,), (w, b), tuple(found), (None, None))
+
+
+def arrays(program, rows, rng):
+    x = rng.standard_normal((rows, *program.inputs[0].shape[1:])).astype("f4")
+    return [x], [rng.standard_normal(node.shape).astype("f4") for node in program.states]
+
+
+def ops_of(program):
+    return {type(node.op) for node in toposort(program.roots)}
+
+
+CASES = [(16, 5, (3, 3), (2, 2)), (8, 20, (2, 3), (3, 2)), (37, 4, (1, 1), (2, 2))]
+
+
+@pytest.mark.parametrize(("channels", "filters", "kernel", "size"), CASES)
+def test_the_rewrite_changes_no_gradient(channels, filters, kernel, size, rng):
+    program = network(channels, filters, kernel, size)
+    rewritten = program.with_roots(use_winners(absorb(program.roots)))
+    found = ops_of(rewritten)
+    assert {WindowArgMax, WinnerFilterGrad, WinnerInputGrad} <= found
+    assert not found & {WindowGrad, ConvFilterGrad, ConvInputGrad}
+    inputs, states = arrays(program, 3, rng)
+    dense = compile_reference(program, 3)(inputs, states)
+    sparse = compile_reference(rewritten, 3)(inputs, states)
+    for one, other in zip(dense, sparse, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("cpu", [t.name for t in host.runnable_targets()])
+@pytest.mark.parametrize(("channels", "filters", "kernel", "size"), CASES)
+def test_native_code_agrees_with_the_dense_reference(channels, filters, kernel, size, cpu, rng):
+    program = network(channels, filters, kernel, size)
+    with config.override(cpu=cpu):
+        compiled = compile_llvm(program, 5)
+    reference = compile_reference(program, 5)
+    for rows in (1, 4, 5):
+        inputs, states = arrays(program, rows, rng)
+        for one, other in zip(
+            compiled(inputs, states), reference(inputs, states), strict=True
+        ):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-3)
+
+
+def test_the_first_of_equal_cells_wins(rng):
+    """As in `Window`, whose gradient goes to one cell only."""
+    op = WindowArgMax((2, 2), 7)
+    x = np.zeros((1, 4, 5, 1), np.float32)
+    np.testing.assert_array_equal(op.numpy(x)[0, ..., 0], [[0, 2], [14, 16]])
+    x[0, 1, 1] = 1
+    assert op.numpy(x)[0, 0, 0, 0] == 8
+
+
+def test_few_channels_overlaps_and_padding_stay_dense():
+    narrow = network(3, 5)
+    assert ops_of(narrow.with_roots(use_winners(absorb(narrow.roots)))) >= {ConvFilterGrad}
