@@ -583,6 +583,13 @@ def test_configuration_round_trip():
     assert twin.dtype == "float64"
 
 
+def test_options_of_keras_that_are_off_are_no_obstacle():
+    config = {**Dense(3).get_config(), "lora_rank": None, "quantization_config": None}
+    assert Dense.from_config(config).units == 3
+    with pytest.raises(TypeError, match="Dense cannot be made from its configuration"):
+        Dense.from_config({**config, "lora_rank": 4})
+
+
 def test_configuration_of_a_layer_that_does_not_write_one():
     class Plain(Layer):
         def __init__(self, units, options=None, **kwargs):

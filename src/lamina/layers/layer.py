@@ -542,9 +542,15 @@ class Layer(Operation):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
-        """The layer that `get_config` describes."""
+        """The layer that `get_config` describes.
+
+        Options of Keras that lamina does not have (`lora_rank`, `quantization_config`) may stand
+        in it as long as they are None.
+        """
+        known = {name for kind in cls.__mro__ for name in _parameters(kind)}
+        given = {key: value for key, value in config.items() if value is not None or key in known}
         try:
-            return cls(**config)
+            return cls(**given)
         except TypeError as error:
             raise TypeError(
                 f"{cls.__name__} cannot be made from its configuration: {error}"
@@ -637,6 +643,16 @@ def _call_signature(cls: type[Layer]) -> _Signature:
 def _build_parameters(cls: type[Layer]) -> tuple[str, ...]:
     parameters = list(inspect.signature(cls.build).parameters.values())[1:]
     return tuple(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
+
+
+def _parameters(kind: type) -> list[str]:
+    """The names of the arguments of the constructor that a class defines itself."""
+    constructor = vars(kind).get("__init__")
+    return (
+        []
+        if kind is object or constructor is None
+        else [*inspect.signature(constructor).parameters]
+    )
 
 
 def _scoped_build(build: Callable[..., Any]) -> Callable[..., Any]:

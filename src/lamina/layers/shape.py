@@ -175,7 +175,7 @@ class _Cropping(_Spatial):
     def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "cropping": self.cropping}
         if self.count == 1:
-            config["cropping"] = self.cropping[0]
+            return {**config, "cropping": self.cropping[0]}
         return {**config, "data_format": self.data_format}
 
 
@@ -226,8 +226,9 @@ class _UpSampling(_Spatial):
         return inputs
 
     def get_config(self) -> dict[str, Any]:
-        size = self.size[0] if self.count == 1 else self.size
-        return {**super().get_config(), "size": size, "data_format": self.data_format}
+        if self.count == 1:
+            return {**super().get_config(), "size": self.size[0]}
+        return {**super().get_config(), "size": self.size, "data_format": self.data_format}
 
 
 class UpSampling1D(_UpSampling):
