@@ -440,6 +440,7 @@ def _check_entry(model: Model, tensor: KerasTensor, value: Any) -> None:
     expected, given = tensor.shape, tuple(getattr(value, "shape", ()))
     if value is None:
         return
+    shown = given
     if len(given) == len(expected) + 1 and given[-1] == 1:
         given = given[:-1]
     elif len(given) + 1 == len(expected) and expected[-1] == 1:
@@ -454,7 +455,7 @@ def _check_entry(model: Model, tensor: KerasTensor, value: Any) -> None:
     hint = ""
     if len(expected) == 2 and len(given) > 2 and int(np.prod(flat)) == expected[1]:
         hint = f"flattening the input gives {expected[1]} features: add Flatten() first"
-    elif len(given) == len(expected) - 1 and tuple(given) == tuple(expected[1:]):
+    elif tuple(shown) == tuple(expected[1:]):
         hint = "one sample is a batch of one: array[None]"
     raise ShapeError(
         layout(
@@ -462,7 +463,7 @@ def _check_entry(model: Model, tensor: KerasTensor, value: Any) -> None:
             "the model was made for.",
             [
                 ("expected", f"({', '.join(map(str, expected))})"),
-                ("given", f"{getattr(value, 'dtype', '')} ({', '.join(map(str, given))})"),
+                ("given", f"{getattr(value, 'dtype', '')} ({', '.join(map(str, shown))})"),
             ],
             hint=hint,
         )

@@ -48,9 +48,13 @@ def save_model(
              TypeError if a part has no configuration (a lambda, say). The old file then stays.
     """
     path = os.fspath(filepath)
-    zipped = path.endswith(".keras") if zipped is None else zipped
+    zipped = zipped is not False
     if zipped and not path.endswith(".keras"):
-        hint = "save_weights() writes .weights.h5" if path.endswith(".h5") else ""
+        hint = (
+            "save_weights() writes .weights.h5"
+            if path.endswith(".h5")
+            else "zipped=False writes a folder"
+        )
         raise ValueError(layout(f"save: the filename must end in .keras, got {path!r}.", hint=hint))
     if not zipped and path.endswith((".keras", ".h5", ".hdf5")):
         raise ValueError(f"save: a folder's name must not end like a file, got {path!r}.")

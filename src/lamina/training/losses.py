@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lamina import losses as losses_module
 from lamina import metrics as metrics_module
 from lamina import ops, tree
-from lamina.errors import LaminaError, layout, near_matches
+from lamina.errors import BatchError, LaminaError, ShapeError, layout, near_matches
 
 
 class StructureError(LaminaError, ValueError, KeyError):
@@ -198,7 +198,7 @@ class CompiledLoss:
         total: Any = None
         for part in self.parts or ():
             place = part.place
-            value = part.function(targets[place], flat[place], weights[place])
+            value = self._value(part, targets[place], flat[place], weights[place])
             value = ops.cast(value, "float32")
             if part.tracker is not None:
                 part.tracker.update_state(value, sample_weight=rows)
@@ -207,7 +207,31 @@ class CompiledLoss:
             total = value if total is None else total + value
         return total
 
+    def _value(self, part: OutputLoss, y_true: Any, y_pred: Any, weight: Any) -> Any:
+        try:
+            return part.function(y_true, y_pred, weight)
+        except BatchError:
+            raise
+        except ShapeError as error:
+            raise ShapeError(
+                layout(
+                    f"the targets do not fit the output {self.names[part.place]!r}.",
+                    [
+                        ("loss", getattr(part.function, "name", "") or str(part.function)),
+                        ("y", _described(y_true)),
+                        ("output", _described(y_pred)),
+                        *([("weights", _described(weight))] if weight is not None else []),
+                        ("because", str(error).splitlines()[0]),
+                    ],
+                    hint="\n           ".join(
+                        line.removeprefix("  hint     ")
+                        for line in str(error).splitlines()
+                        if line.startswith("  hint")
+                    ),
+                )
+            ) from error
 
-def is_single(value: Any) -> bool:
-    """Whether this is one loss or metric rather than a structure of them."""
-    return not isinstance(value, (list, tuple, Mapping))
+
+def _described(value: Any) -> str:
+    leaves = tree.flatten(value)
+    return ", ".join(f"{leaf.dtype} ({', '.join(map(str, leaf.shape))})" for leaf in leaves)
