@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import os
+import platform
 
 import numpy as np
 import pytest
 from random_programs import random_feed, random_program
 
+from lamina import config
+from lamina.llvm import choices
 from lamina.llvm.executor import compile_llvm
 from lamina.reference import compile_reference
 
 CAPACITY = 7
 ROWS = (1, 2, CAPACITY - 1, CAPACITY)
 # LAMINA_FUZZ=1000 tries that many programs.
-SEEDS = range(int(os.environ.get("LAMINA_FUZZ", "24")))
+SEEDS = range(int(os.environ.get("LAMINA_FUZZ", "16")))
 
 
 @pytest.fixture(autouse=True)
-def _no_cache(monkeypatch):
-    monkeypatch.setenv("LAMINA_CACHE", "off")
+def _no_cache():
+    with config.override(cache="off"):
+        yield
+
+
+def results(program, seed, rows=CAPACITY - 1, **settings):
+    """Outputs and new states of a freshly compiled program under these settings."""
+    with config.override(**settings):
+        native = compile_llvm(program, CAPACITY)
+        inputs, states = random_feed(program, rows, seed)
+        return [*native(inputs, states), *states]
+
+
+def same_bits(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -51,5 +68,36 @@ def test_a_row_does_not_depend_on_what_lay_in_memory_before(seed):
     alone = run(2)
     for spoil in (False, True):
         run(CAPACITY, spoil=spoil)
-        for one, other in zip(run(2), alone, strict=True):
-            np.testing.assert_array_equal(one, other)
+        same_bits(run(2), alone)
+
+
+@pytest.mark.parametrize("seed", SEEDS[::3])
+def test_buffers_of_their_own_give_the_same_bits(seed):
+    """Each value in a buffer full of NaN: nothing is read before it is written."""
+    program = random_program(seed)
+    same_bits(results(program, seed, arena="apart"), results(program, seed))
+
+
+@pytest.mark.parametrize("seed", SEEDS[1::3])
+def test_any_number_of_threads_gives_the_same_bits(seed, monkeypatch):
+    monkeypatch.setattr(choices, "threads_wanted", lambda _: 64)
+    program = random_program(seed)
+    alone = results(program, seed, threads=1)
+    for threads in (2, 3):
+        same_bits(results(program, seed, threads=threads), alone)
+
+
+@pytest.mark.parametrize("cpu", ["avx2", "sse2"])
+@pytest.mark.parametrize("seed", SEEDS[2::6])
+def test_narrower_vectors_compute_the_same(seed, cpu):
+    if platform.machine() not in {"x86_64", "AMD64"}:
+        pytest.skip("this machine has other vectors")
+    program = random_program(seed)
+    for one, other in zip(results(program, seed, cpu=cpu), results(program, seed), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", SEEDS[::6])
+def test_no_access_leaves_its_buffer(seed):
+    program = random_program(seed)
+    same_bits(results(program, seed, check="bounds"), results(program, seed))
