@@ -56,8 +56,8 @@ def layout(
 ) -> str:
     """One summary line, then indented ``name  value`` lines, then the hint.
 
-    >>> print(layout("dense: expected 3 features, got 4.", [("inputs", "float32 (2, 4)")], hint="x"))
-    dense: expected 3 features, got 4.
+    >>> print(layout("dense: expected 3 features.", [("inputs", "float32 (2, 4)")], hint="x"))
+    dense: expected 3 features.
       inputs   float32 (2, 4)
       hint     x
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -109,6 +109,7 @@ def resolve(shape: Shape, rows: int) -> Shape:
 
 
 def static_shape(shape: Shape, rows: int) -> tuple[int, ...]:
+    """The shape as integers, for `rows` rows present."""
     return tuple(size.rows(rows) if isinstance(size, Batch) else size for size in shape)
 
 
@@ -125,16 +126,18 @@ def same_size(one: Shape, other: Shape) -> bool:
     return bool(j) == bool(k) and (a * j == b * k if j else a == b)
 
 
-def numpy_dtype(name: str) -> np.dtype:
+def numpy_dtype(name: str) -> np.dtype[Any]:
     """The NumPy dtype of a name; bfloat16 comes from ml_dtypes, imported at its first use."""
     if name == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return dtype
     return np.dtype(name)
 
 
 def itemsize(dtype: str) -> int:
+    """The bytes of one element."""
     return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 

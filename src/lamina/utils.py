@@ -68,7 +68,7 @@ def set_random_seed(seed: int) -> None:
     if not 0 <= seed < 2**32:
         raise ValueError(f"a seed is between 0 and 2**32 - 1, got {seed}.")
     python_random.seed(int(seed))
-    np.random.seed(int(seed))  # noqa: NPY002 (the source of shuffling, as in Keras)
+    np.random.seed(int(seed))
     random.set_seed(int(seed))
 
 

@@ -45,7 +45,9 @@ def cross_entropy(z, y):
 
 def descent(loss, weights, rate):
     slopes = gradients([loss], [constant(1.0)], weights)
-    return [sub(w, mul(broadcast(rate, w.shape, ()), g)) for w, g in zip(weights, slopes)]
+    return [
+        sub(w, mul(broadcast(rate, w.shape, ()), g)) for w, g in zip(weights, slopes, strict=True)
+    ]
 
 
 def convolutional():
@@ -89,7 +91,7 @@ def states_of(program, rng):
 
 
 def rows_of(program, count, rng):
-    x, y = program.inputs
+    x, _ = program.inputs
     if x.dtype == "int32":
         data = rng.integers(0, 30, (count, 9)).astype(np.int32)
     else:

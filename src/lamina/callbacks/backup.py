@@ -86,7 +86,7 @@ class BackupAndRestore(Callback):
             self._epoch = int(state["epoch"])
             self.model._initial_epoch = self._epoch
             if "numpy_random" in state:
-                np.random.set_state(_state_from_json(state["numpy_random"]))  # noqa: NPY002 (the shuffle's source)
+                np.random.set_state(_state_from_json(state["numpy_random"]))
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch = epoch + 1
@@ -108,7 +108,7 @@ class BackupAndRestore(Callback):
         state = {
             "epoch": self._epoch,
             "batch": self._batches,
-            "numpy_random": _state_to_json(np.random.get_state()),  # noqa: NPY002 (the shuffle's source)
+            "numpy_random": _state_to_json(np.random.get_state()),
         }
         waiting = self._metadata.with_suffix(".partial")
         waiting.write_text(json.dumps(state), encoding="utf-8")

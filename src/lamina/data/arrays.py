@@ -242,11 +242,11 @@ class ArraySource:
         if self.shuffle == "batch":
             starts = range(0, self.rows, self.batch_size)
             parts = [
-                np.random.permutation(min(self.batch_size, self.rows - start)) + start  # noqa: NPY002 (Keras's documented source)
+                np.random.permutation(min(self.batch_size, self.rows - start)) + start
                 for start in starts
             ]
             return np.concatenate(parts).astype(np.int64, copy=False)
-        return np.random.permutation(self.rows).astype(np.int64, copy=False)  # noqa: NPY002 (the same)
+        return np.random.permutation(self.rows).astype(np.int64, copy=False)
 
     def first_batch(self) -> Any:
         """The first samples, nested like the data: what a model is built from."""

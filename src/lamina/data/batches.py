@@ -104,7 +104,7 @@ class BatchSource:
             count = self.data.num_batches
             if count is None:
                 return self.data.batches_in(_Endless())  # type: ignore[arg-type]
-            order = np.random.permutation(count) if self.shuffle else np.arange(count)  # noqa: NPY002 (Keras's documented source)
+            order = np.random.permutation(count) if self.shuffle else np.arange(count)
             return self.data.batches_in([int(index) for index in order])
         return iter(self.data)
 

@@ -103,6 +103,7 @@ def scope(name: str) -> Iterator[None]:
 
 
 def current_scope() -> str:
+    """The path of the layers whose code is running, as in `encoder/dense`."""
     return _scope.get()
 
 
@@ -205,10 +206,12 @@ def constant(value: Any, dtype: str = "float32") -> Node:
 
 
 def rows(factor: int = 1, dtype: str = "float32") -> Node:
+    """The number of rows present, times `factor`, as a scalar that is known at run time."""
     return apply(Rows(factor, dtype))
 
 
 def pick(node: Node, index: int) -> Node:
+    """The result at place `index` of a node that has several."""
     return apply(Pick(index), node)
 
 
@@ -292,8 +295,10 @@ def users(order: Iterable[Node]) -> dict[Node, list[Node]]:
 
 
 def shape_at(node: Node, count: int) -> tuple[int, ...]:
+    """The node's shape when `count` rows are present."""
     return static_shape(node.shape, count)
 
 
 def float_bits(value: float) -> bytes:
+    """The eight bytes of a float64, by which constants are compared."""
     return struct.pack("<d", value)

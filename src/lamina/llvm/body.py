@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from lamina.errors import BatchError, ShapeError
+from lamina.ir.elementary import Broadcast, Map
 from lamina.ir.graph import Const, Node, Rows
 from lamina.ir.indexing import DynamicSlice, DynamicUpdate, Gather
-from lamina.ir.elementary import Broadcast, Map
 from lamina.ir.movement import Iota, Pad, Reshape, Slice, Transpose
 from lamina.ir.random import RandomBits
 from lamina.ir.scalar import Cast, StopGradient

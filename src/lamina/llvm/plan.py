@@ -63,10 +63,12 @@ class Plan:
     threads: int
 
     def describe(self) -> str:
-        """The phases, a line a task: mode, kernel, what it reads and writes, and where that lies."""
+        """The phases, a line a task: mode, kernel, what it reads and writes, and where it lies."""
         lines = [
-            f"capacity {self.capacity}, {self.parts} parts, "
-            f"{self.shared_bytes} bytes shared, {self.private_bytes} private"
+            (
+                f"capacity {self.capacity}, {self.parts} parts, "
+                f"{self.shared_bytes} bytes shared, {self.private_bytes} private"
+            )
         ]
         for number, phase in enumerate(self.phases):
             lines.append(f"phase {number}, blocks of {phase.block} rows")

@@ -216,7 +216,6 @@ class _Writer:
 
     def _own_rows(self, block: int, act: Callable[[Value, Value], None]) -> None:
         """Run `act(low, high)` over blocks of this thread's share of the rows."""
-        emit = self.emit
         low = self.tid * self.rows // self.threads
         high = (self.tid + 1) * self.rows // self.threads
         self._blocks(low, high, block, act)

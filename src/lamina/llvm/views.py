@@ -8,11 +8,12 @@ kernel reads through them without copying anything.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lamina.ir.graph import Op
 from lamina.ir.elementary import Broadcast
+from lamina.ir.graph import Op
 from lamina.ir.movement import Pad, Reshape, Slice, Transpose
 from lamina.llvm.kernel import Guard
 from lamina.types import Batch, Dimension, Shape, Type, static_shape
@@ -107,6 +108,7 @@ class View:
 
 
 def contiguous_strides(shape: Shape, capacity: int) -> tuple[int, ...]:
+    """Elements from one index to the next on each axis, where nothing lies between."""
     strides, running = [], 1
     for extent in reversed(static_shape(shape, capacity)):
         strides.append(running)
@@ -121,6 +123,7 @@ def whole(buffer: Buffer, capacity: int) -> View:
 
 
 def stand_in(size: Dimension) -> int:
+    """A number in the place of a dimension, by which batch dimensions can be told apart."""
     return size.factor * _STAND_IN if isinstance(size, Batch) else size
 
 
@@ -206,7 +209,7 @@ def reshaped_view(view: View, target: Shape, capacity: int) -> View | None:
             ):
                 return None
             extents = static_shape(view.shape, capacity)
-            for i, after in zip(inner, inner[1:], strict=False):
+            for i, after in itertools.pairwise(inner):
                 if view.strides[i] != view.strides[after] * extents[after]:
                     return None
             running = view.strides[inner[-1]]
@@ -294,6 +297,7 @@ def drop_axis(view: View, position: int, loop: int) -> View:
 
 
 def is_contiguous(view: View, capacity: int) -> bool:
+    """Whether the elements lie one after the other in memory."""
     expected = contiguous_strides(view.shape, capacity)
     return all(
         size == 1 or stride == wanted

@@ -166,8 +166,9 @@ def where(condition: Any, x1: Any = None, x2: Any = None) -> Tensor:
     """
     flag = _truth(condition)
     if x1 is None and x2 is None:
-        found = tuple(convert(part.astype(np.int32)) for part in np.nonzero(flag.numpy()))
-        return found  # type: ignore[return-value]  # only without x1 and x2, as in NumPy
+        places = np.nonzero(flag.numpy())
+        # Only without x1 and x2, as in NumPy, is the result a tuple.
+        return tuple(convert(part.astype(np.int32)) for part in places)  # type: ignore[return-value]
     a, b = operands(x1, x2)
     return Tensor(elementwise("where", flag.node, a, b))
 

@@ -13,6 +13,7 @@ from lamina.types import itemsize
 
 
 def operands(_kernel: Cumulative) -> int:
+    """How many operands a call of the kernel takes."""
     return 2
 
 

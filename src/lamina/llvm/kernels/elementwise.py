@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -43,6 +42,7 @@ _CHEAP = {
 
 
 def operands(kernel: Elementwise) -> int:
+    """How many operands a call of the kernel takes."""
     return operand_count(kernel.body, kernel.stores)
 
 
@@ -199,9 +199,9 @@ def _crosses(item: Instruction, axis: int, crossing: int) -> TypeGuard[Load]:
 def _crossing_axis(axes: Sequence[Axis], axis: int, body: Body, lanes: int) -> int | None:
     """The axis along which loads run that would be gathered along `axis`."""
     for number, other in enumerate(axes):
-        if number != axis and min(other.typical, axes[axis].typical) * 2 >= lanes:
-            if any(_crosses(item, axis, number) for item in body):
-                return number
+        long_enough = number != axis and min(other.typical, axes[axis].typical) * 2 >= lanes
+        if long_enough and any(_crosses(item, axis, number) for item in body):
+            return number
     return None
 
 

@@ -50,6 +50,7 @@ _BLOCK = 512  # terms of a float sum that share one accumulator
 
 
 def operands(kernel: Reduction) -> int:
+    """How many operands a call of the kernel takes."""
     return operand_count(kernel.body, kernel.after, kernel.stores)
 
 

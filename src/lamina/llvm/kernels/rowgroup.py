@@ -48,6 +48,7 @@ _CHEAP = {
 
 
 def operands(kernel: RowGroup) -> int:
+    """How many operands a call of the kernel takes."""
     return operand_count(kernel.body, kernel.stores, kernel.row_stores)
 
 

@@ -17,6 +17,7 @@ _COMBINE = {"add": "add", "max": "maximum"}
 
 
 def operands(_kernel: Scatter) -> int:
+    """How many operands a call of the kernel takes."""
     return 3
 
 

@@ -15,6 +15,7 @@ from lamina.types import FLOATS, UNSIGNED, itemsize
 
 
 def operands(kernel: Sort) -> int:
+    """How many operands a call of the kernel takes."""
     return 2 * (1 + len(kernel.carried))
 
 

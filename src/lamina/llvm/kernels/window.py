@@ -15,6 +15,7 @@ from lamina.types import itemsize
 
 
 def operands(_kernel: WindowGradient) -> int:
+    """How many operands a call of the kernel takes."""
     return 3
 
 
