@@ -246,6 +246,8 @@ class _JitMemory:
         # llvmlite's memory manager keeps all sections together; on x86 it has no room for the
         # table through which outside functions are called.
         together = target.architecture == "aarch64" or not needed - _NO_FUNCTIONS
+        for name in needed - _NO_FUNCTIONS:
+            llvm.add_symbol(name, _outside(name))
         self._engine = llvm.create_mcjit_compiler(empty, _machine(target, 2), use_lmm=together)
         with llvm.ObjectFileRef.from_data(code) as file:
             self._engine.add_object_file(file)
@@ -391,4 +393,5 @@ def load(
 
 def _outside(name: str) -> int:
     """The address of a function of the C library."""
-    return ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value or 0
+    library = ctypes.CDLL("msvcrt" if sys.platform == "win32" else None)
+    return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
