@@ -38,6 +38,10 @@ class BaseCell(Layer):
     kernel: Variable
     recurrent_kernel: Variable
     bias: Variable | None
+    # Set from the arguments, by name.
+    bias_initializer: Any
+    bias_regularizer: Any
+    bias_constraint: Any
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from lamina.llvm import choices
 from lamina.llvm.kernel import Elementwise, Load, Store
@@ -349,7 +350,8 @@ def _same_index(task: Task, fresh: Buffer, state: Buffer) -> bool:
     body = getattr(spec, "body", ())
     after = getattr(spec, "after", body)
     stores = [s for s in getattr(spec, "stores", ()) if task.operands[s.operand].buffer is fresh]
-    if len(stores) != 1 or getattr(spec, "row_stores", ()):
+    row_stores: Any = getattr(spec, "row_stores", ())
+    if len(stores) != 1 or row_stores:
         return False
     if type(spec).__name__ == "Contraction":
         sides = {spec.a.operand, spec.b.operand}  # type: ignore[union-attr]  # a Contraction
