@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
+import lamina
 from lamina import activations, losses, ops
 from lamina.tensor import convert
 
@@ -316,6 +319,45 @@ def test_circle_pulls_equal_labels_together():
     labels = np.array([0, 0, 1, 1])
     loss = losses.Circle()
     assert float(loss(labels, close)) < float(loss(np.array([0, 1, 0, 1]), close))
+
+
+def all_paths(labels, logits):
+    """The probability of a label sequence, by going through every path."""
+    shares = softmax(logits)
+    total = 0.0
+    for path in itertools.product(range(logits.shape[1]), repeat=len(logits)):
+        # A label that comes again after a blank counts twice.
+        kept = []
+        for before, now in zip((0, *path[:-1]), path, strict=True):
+            if now not in (0, before):
+                kept.append(now)
+        if kept == list(labels):
+            total += np.prod([shares[t, k] for t, k in enumerate(path)])
+    return total
+
+
+@pytest.mark.parametrize("labels", [[1, 2], [1, 1], [2, 0], [0, 0]])
+def test_ctc_equals_the_sum_over_all_paths(labels):
+    logits = RNG.normal(size=(1, 5, 3))
+    expected = -np.log(all_paths([x for x in labels if x], logits[0]))
+    found = losses.CTC()(np.array([labels]), logits.astype("float32"))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.oracle
+def test_ctc_and_its_gradient_equal_keras(keras):
+    import jax
+
+    labels = np.array([[1, 2, 2, 0], [3, 0, 0, 0], [1, 3, 1, 2]])
+    logits = RNG.normal(size=(3, 9, 4)).astype("float32")
+    loss = losses.CTC(reduction="none")
+    theirs = keras.losses.CTC(reduction="none")
+    np.testing.assert_allclose(
+        loss(labels, logits).numpy(), np.asarray(theirs(labels, logits)), rtol=1e-4
+    )
+    slope = lamina.grad(lambda x: losses.CTC()(labels, x))(logits)
+    wanted = jax.grad(lambda x: keras.losses.CTC()(labels, x))(logits)
+    np.testing.assert_allclose(slope.numpy(), np.asarray(wanted), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.oracle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lamina.losses.ctc import CTC, SEQUENCES, ctc
 from lamina.losses.loss import Loss, LossFunctionWrapper, reduce_values
 from lamina.losses.overlap import OVERLAP, Circle, Dice, Tversky, circle, dice, tversky
 from lamina.losses.probability import (
@@ -57,12 +58,12 @@ FUNCTIONS = (
     *(squared_hinge, categorical_crossentropy, sparse_categorical_crossentropy),
     *(binary_crossentropy, binary_focal_crossentropy, categorical_focal_crossentropy),
     *(kl_divergence, categorical_hinge, categorical_generalized_cross_entropy),
-    *(dice, tversky, circle),
+    *(dice, tversky, circle, ctc),
 )
 
 # Functions last: a name in snake_case means the function, as in Keras.
 OBJECTS: dict[str, Any] = {
-    **by_both_names(Loss, *REGRESSION, *PROBABILITY, *OVERLAP),
+    **by_both_names(Loss, *REGRESSION, *PROBABILITY, *OVERLAP, *SEQUENCES),
     **{function.__name__: function for function in FUNCTIONS},
     "mse": mean_squared_error,
     "MSE": mean_squared_error,
@@ -148,6 +149,7 @@ def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> An
 
 
 __all__ = [
+    "CTC",
     "BinaryCrossentropy",
     "BinaryFocalCrossentropy",
     "CategoricalCrossentropy",
@@ -180,6 +182,7 @@ __all__ = [
     "circle",
     "classification_kind",
     "cosine_similarity",
+    "ctc",
     "deserialize",
     "dice",
     "get",
