@@ -9,7 +9,9 @@ import pytest
 
 import lamina
 from lamina import activations, losses, ops
-from lamina.tensor import convert
+from lamina.tensor import convert, recording
+from lamina.trace import executor_for, gradient_nodes, trace
+from lamina.types import Batch, Type
 
 EPSILON = 1e-7
 RNG = np.random.default_rng(3)
@@ -218,6 +220,47 @@ def test_config_equals_keras(keras, name, arguments, y_true, y_pred, formula):
         return  # Keras 3.15 forgot to put it into its own table
     kept = keras.losses.deserialize(losses.serialize(getattr(losses, name)(**arguments)))
     assert kept.get_config() == theirs
+
+
+def sequences(y_true, y_pred):
+    """CTC takes labels and logits that no formula above shares."""
+    return np.array([[1, 2, 0], [3, 3, 1]], "int32"), RNG.normal(size=(2, 6, 4)).astype("float32")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "y_true", "y_pred"),
+    [*(case[:4] for case in CASES), ("CTC", {}, None, None)],
+    ids=[*IDS, "CTC"],
+)
+def test_compiled_gradient_equals_the_eager_one(name, arguments, y_true, y_pred):
+    """One program for any number of rows; value and gradient, with weights."""
+    loss = getattr(losses, name)(**arguments)
+    y_true, y_pred = (sequences if name == "CTC" else prepared)(y_true, y_pred)
+    weight = RNG.uniform(0.5, 2, len(y_true)).astype("float32")
+    whole = name == "Tversky"
+
+    def step(truth, prediction, given):
+        value = loss(truth, prediction, None if whole else given)
+        return [value, *gradient_nodes(value, [prediction])]
+
+    arrays = [y_true, y_pred, weight]
+    types = [Type((Batch(1), *x.shape[1:]), str(x.dtype)) for x in arrays]
+    traced = trace(step, *types)
+    run = executor_for(traced.program, len(y_true))
+    for rows in (len(y_true), 2, 1):
+        part = [np.ascontiguousarray(x[:rows]) for x in arrays]
+        found = run(part, traced.states())
+        with recording():
+            expected = [x.numpy() for x in step(*[convert(x) for x in part])]
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    slope = expected[1]
+    v, h = np.sign(slope) + 1e-3, 1e-3
+    sides = [
+        float(step(*[convert(x) for x in (part[0], part[1] + s * h * v, part[2])])[0])
+        for s in (1, -1)
+    ]
+    assert np.vdot(slope, v) == pytest.approx((sides[0] - sides[1]) / (2 * h), rel=0.03, abs=2e-3)
 
 
 # --------------------------------------------------------------------------- contract
