@@ -33,6 +33,8 @@ PASS_BYTES = 1 << 19
 # border is reached by a tap, and a tap has at least so many terms.
 USEFUL_SHARE = 0.8
 TERMS_A_TAP = 24
+# Channels x filters up to which the transformed filters of Winograd's method stay in cache.
+LARGEST_WINOGRAD = 128 * 128
 # Bytes of `b` that stay in the second level of cache while one image after the other is taken.
 RESIDENT_BYTES = 1 << 20
 # From how many terms, columns and tiles of rows on panels of `b` are packed (measured).
@@ -107,6 +109,47 @@ def tile_cycles(rows: int, vectors: int, *, a_vectors: bool, far: bool) -> float
     broadcasts = rows * min(0.35, 0.6 / vectors**2)
     columns = vectors * (0.4 if far else 0.25)
     return max(rows * vectors / 2, loads / 2, 4.0) + broadcasts + columns
+
+
+def winograd_group(tiles: int, rows: int) -> int:
+    """How many Winograd tiles are taken together: in equal parts that fill register tiles.
+
+    >>> winograd_group(36, 6), winograd_group(256, 6), winograd_group(49, 6)
+    (18, 18, 17)
+    """
+    best, least = tiles, math.inf
+    for most in range(min(tiles, 8), min(tiles, 18) + 1):
+        cuts = pieces(tiles, most)
+        parts = [(size, count, pieces(size, rows)) for size, count in cuts]
+        cost = sum(
+            count * sum(number * (max(part, 2.2) + 0.3) for part, number in inner)
+            for _, count, inner in parts
+        )
+        cost *= 1 + 0.03 * sum(len(inner) for _, _, inner in parts)
+        if cost < least:
+            best, least = most, cost
+    return best
+
+
+def winograd_pays(
+    image: tuple[int, int],
+    tiles: tuple[int, int],
+    channels: int,
+    filters: int,
+    lanes: int,
+    *,
+    copied: bool,
+) -> bool:
+    """Whether Winograd's transforms cost less than the multiplications that they save.
+
+    `image` counts the positions that the direct sum computes.
+    """
+    if channels < 16 or channels * filters > LARGEST_WINOGRAD:
+        return False
+    direct = math.prod(image) * 9 * channels * filters / (2 * lanes)
+    product = 16 * channels * filters / (2 * lanes) + 40
+    transforms = (70 * channels + 75 * filters + 16 * copied * channels) / lanes
+    return math.prod(tiles) * (1.06 * product + transforms) < 0.9 * direct
 
 
 @functools.cache
@@ -220,7 +263,7 @@ SMALLEST_SHARED_WORK = 2048
 # Operations of a whole step below which one thread is faster than several.
 SMALLEST_THREADED_STEP = 2_000_000.0
 # Bytes of private memory that one block of rows may take: most of a core's second cache.
-BLOCK_BYTES = 600_000
+BLOCK_BYTES = 800_000
 SMALLEST_BLOCK = 8
 
 

@@ -97,6 +97,7 @@ class Fuser:
         self.home: dict[Node, Group] = {}
         self._memory: dict[Node, Buffer] = {}
         self._views: dict[Node, View | None] = {}
+        self._sources: dict[Node, frozenset[Node]] = {}
 
     def run(self) -> Fusion:
         self._find_needs()
@@ -290,24 +291,33 @@ class Fuser:
         return "other"
 
     def _place_member(self, node: Node, needed: dict[Node, str], latest: int) -> Group | None:
-        if latest < 0:
-            return None
-        group = self.groups[latest]
-        inside = {d: how for d, how in needed.items() if self.home[d] is group}
-        if self._fits(group, node, inside):
-            return group
-        for candidate in reversed(self.groups[latest:]):
+        if latest >= 0:
+            group = self.groups[latest]
+            inside = {d: how for d, how in needed.items() if self.home[d] is group}
+            if self._fits(group, node, inside):
+                return group
+        sources = self.sources(node)
+        for candidate in reversed(self.groups[max(latest, 0) :]):
             if candidate.kind == "map" and candidate.space == node.shape:
                 own = {d: how for d, how in needed.items() if self.home[d] is candidate}
-                shared = set(needed) & self._reads(candidate)
+                shared = any(sources & self.sources(member) for member in candidate.members)
                 if self._fits(candidate, node, own) and (own or shared):
                     return candidate
         return None
 
-    def _reads(self, group: Group) -> set[Node]:
-        found: set[Node] = set()
-        for member in group.members:
-            found.update(self.dependencies(member))
+    def sources(self, node: Node) -> frozenset[Node]:
+        """The stored values and inputs that a map is computed from."""
+        found = self._sources.get(node)
+        if found is None:
+            gathered: set[Node] = set()
+            stack = list(node.inputs)
+            while stack:
+                current = stack.pop()
+                if current in self.home or isinstance(current.op, Input):
+                    gathered.add(current)
+                else:
+                    stack.extend(current.inputs)
+            found = self._sources[node] = frozenset(gathered)
         return found
 
     def _fits(self, group: Group, node: Node, inside: dict[Node, str]) -> bool:

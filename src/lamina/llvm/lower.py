@@ -707,13 +707,22 @@ class Lowering:
         self.add(spec, operands, node.op.name, "rows", batch)
 
     def _lower_concat(self, node: Node, op: Concat, group: Group) -> None:
+        """Each part goes to its place; neighbours of one shape are one kernel."""
         target = self.place(node, group)
-        start, position = 0, op.axis % len(node.shape)
-        for part in node.inputs:
-            offset = target.offset + start * target.strides[position]
-            piece = View(target.buffer, offset, part.shape, target.strides, target.loops)
-            self._copy(part, piece)
-            start += int(part.shape[position])
+        position = op.axis % len(node.shape)
+        rank = len(node.shape)
+        start = 0
+        for shape, run in itertools.groupby(node.inputs, key=lambda part: part.shape):
+            operands = Operands()
+            builder = BodyBuilder(rank, operands, self.memory)
+            stores = []
+            for part in run:
+                offset = target.offset + start * target.strides[position]
+                piece = View(target.buffer, offset, shape, target.strides, target.loops)
+                argument = builder.value(part, identity(rank))
+                stores.append(builder.store(argument, piece, identity(rank), part.dtype))
+                start += int(shape[position])
+            self._elementwise(shape, builder, tuple(stores), operands, op.name)
 
     def _lower_interior_pad(self, node: Node, op: Pad, group: Group) -> None:
         target = self.place(node, group)
