@@ -270,7 +270,7 @@ class LlvmExecutable(Executable):
             words[BATCH], words[TOTAL] = batch_size, total
             words[ORDER] = 0 if order is None else order.ctypes.data
             several = last - first > 1
-            words[DEADLINE] = time.monotonic_ns() + CALL_NANOSECONDS if several else 0
+            words[DEADLINE] = time.perf_counter_ns() + CALL_NANOSECONDS if several else 0
             words[WATCHED] = 0 if stop_on is None else states[stop_on].ctypes.data
             self.prepare(words)
             for position, array in enumerate(arrays):
