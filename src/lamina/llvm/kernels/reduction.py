@@ -437,10 +437,10 @@ def _along_reduced(plan: _Plan, axis: int) -> None:
 
 
 def _ways(plan: _Plan, axis: int) -> int:
-    """How many vectors to accumulate side by side."""
+    """How many vectors to accumulate side by side: a power of two, so that `_row` can mask."""
     vectors = plan.axes[axis].typical // plan.emit.lanes
     limit = 4 if weight(plan.before.body) <= 12 else 1
-    return max(1, min(limit, vectors))
+    return 1 << (max(1, min(limit, vectors)).bit_length() - 1)
 
 
 def _blocked_row(
