@@ -12,6 +12,8 @@ import pytest
 from lamina import constraints, ops, optimizers
 from lamina.optimizers import schedules
 from lamina.tensor import Variable, convert
+from lamina.trace import executor_for, trace
+from lamina.types import Type
 
 # Keras's own variables are read through an old form of NumPy's protocol.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
@@ -98,6 +100,35 @@ def test_config_equals_keras(keras, name, arguments):
         return  # Keras 3.15 forgot to put it into its own table
     kept = keras.optimizers.deserialize(data).get_config()
     assert kept["learning_rate"] == pytest.approx(theirs["learning_rate"])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [*CASES, ("SGD", {"schedule": True})], ids=[*IDS, "SGD-schedule"]
+)
+def test_compiled_steps_equal_eager_ones(name, arguments):
+    """One compiled step, run again and again; the rate is changed between without compiling."""
+    arguments = dict(arguments)
+    if arguments.pop("schedule", False):
+        arguments["learning_rate"] = schedules.CosineDecay(0.1, 5)
+    eager, _ = run(optimizers, Variable, name, arguments)
+    weights = [Variable(start) for start in STARTS]
+    optimizer = getattr(optimizers, name)(**{"learning_rate": 0.05, **arguments})
+    types = [Type(shape) for shape in SHAPES]
+    traced = trace(lambda *gradients: optimizer.apply(gradients, weights), *types)
+    step = executor_for(traced.program, 1)
+    for gradients, expected in zip(GRADIENTS, eager, strict=False):
+        step(gradients, traced.states())
+        for weight, value in zip(weights, expected, strict=True):
+            np.testing.assert_allclose(weight.numpy(), value, rtol=2e-5, atol=2e-6)
+    if not callable(arguments.get("learning_rate")) and "gradient" not in str(arguments):
+        optimizer.learning_rate = 0.0
+        before = [weight.numpy() for weight in weights]
+        step(GRADIENTS[0], traced.states())
+        still = {"Ftrl", "Adafactor"}  # their weights do not follow the rate alone
+        moving = name in still or "momentum" in arguments or arguments.get("use_ema")
+        if not moving:
+            for weight, value in zip(weights, before, strict=True):
+                np.testing.assert_allclose(weight.numpy(), value, rtol=1e-6)
 
 
 # -------------------------------------------------------------------------- formulas
