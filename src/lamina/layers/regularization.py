@@ -95,6 +95,7 @@ class _SpatialDropout(Dropout):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.pop("noise_shape")
+        config.pop("trainable")  # Keras's constructor takes none here
         return {**config, "data_format": self.data_format}
 
 
