@@ -272,13 +272,7 @@ def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
 def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """The sum of a diagonal."""
     picked = diagonal(x, offset, axis1, axis2)
-    total = picked.node
-    return _sum_last(Tensor(total))
-
-
-def _sum_last(x: Tensor) -> Tensor:
-    weights = ones((x.shape[-1],), x.dtype)
-    return x @ weights
+    return Tensor(elementary.reduce_sum(picked.node, (picked.ndim - 1,)))
 
 
 @operation

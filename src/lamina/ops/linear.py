@@ -21,6 +21,13 @@ def matmul(x1: Any, x2: Any) -> Tensor:
     return matmul_tensor(x1, x2)
 
 
+def _contracted(a: Node, b: Node, pairs: tuple[tuple[int, int], ...]) -> Tensor:
+    """Products summed over pairs of axes; of two vectors an ordinary sum, which fuses."""
+    if len(a.shape) == len(b.shape) == len(pairs) == 1 and a.shape == b.shape:
+        return matmul_tensor(Tensor(a), Tensor(b))
+    return Tensor(contractions.dot(a, b, contract=pairs))
+
+
 @operation
 def dot(x1: Any, x2: Any) -> Tensor:
     """NumPy's dot: the last axis of x1 with the last but one of x2 (or its only one)."""
@@ -28,7 +35,7 @@ def dot(x1: Any, x2: Any) -> Tensor:
     if not a.shape or not b.shape:
         return Tensor(a) * Tensor(b)
     inner = len(b.shape) - 2 if len(b.shape) > 1 else 0
-    return Tensor(contractions.dot(a, b, contract=((len(a.shape) - 1, inner),)))
+    return _contracted(a, b, ((len(a.shape) - 1, inner),))
 
 
 @operation
@@ -44,7 +51,7 @@ def inner(x1: Any, x2: Any) -> Tensor:
     a, b = operands(x1, x2)
     if not a.shape or not b.shape:
         return Tensor(a) * Tensor(b)
-    return Tensor(contractions.dot(a, b, contract=((len(a.shape) - 1, len(b.shape) - 1),)))
+    return _contracted(a, b, ((len(a.shape) - 1, len(b.shape) - 1),))
 
 
 @operation
@@ -78,7 +85,7 @@ def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Tensor:
         return Tensor(elementary.broadcast(a, shape, range(rank))) * Tensor(
             elementary.broadcast(b, shape, range(rank, len(shape)))
         )
-    return Tensor(contractions.dot(a, b, contract=pairs))
+    return _contracted(a, b, pairs)
 
 
 @operation
@@ -185,13 +192,20 @@ def _pair(a: str, x: Node, b: str, y: Node, later: set[str]) -> tuple[str, Node]
         + "".join(letter for letter in a if letter not in shared)
         + "".join(letter for letter in b if letter not in shared)
     )
-    if not summed:
-        # Nothing is summed over: a product with broadcasting, which fuses, not a contraction.
+    alone = all(letter in shared for letter in a + b)
+    if not summed or alone:
+        # A product with broadcasting, and at most a plain sum of it: these fuse, a contraction
+        # would not pay.
+        term += "".join(summed)
         shape = tuple(
             (x.shape[a.index(one)] if one in a else y.shape[b.index(one)]) for one in term
         )
         sides = [broadcast_to(_spread(side, node, term), shape) for side, node in ((a, x), (b, y))]
-        return term, elementary.map_("mul", *sides)
+        product = elementary.map_("mul", *sides)
+        if not summed:
+            return term, product
+        last = range(len(term) - len(summed), len(term))
+        return term[: -len(summed)], elementary.reduce_sum(product, tuple(last))
     return term, contractions.dot(x, y, contract=pairs(summed), batch=pairs(batch))
 
 

@@ -603,6 +603,8 @@ def matmul(one: Any, other: Any) -> Tensor:
         raise (BatchError if mixed else ShapeError)(
             f"matmul: the last axis of {a.type} does not match axis {inner} of {b.type}"
         )
+    if len(a.shape) == len(b.shape) == 1:
+        return Tensor(elementary.reduce_sum(elementary.map_("mul", a, b), (0,)))
     if len(b.shape) <= 2:
         return Tensor(contractions.dot(a, b, contract=((len(a.shape) - 1, len(b.shape) + inner),)))
     if len(a.shape) == 1:
