@@ -28,6 +28,6 @@ model = models.Sequential(
 model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
 model.summary()
 
-model.fit(x_train, y_train, epochs=5 if len(x_train) > 10000 else 15, batch_size=32)
+model.fit(x_train, y_train, epochs=5 if len(x_train) > 10000 else 10, batch_size=32)
 test_loss, test_accuracy = model.evaluate(x_test, y_test)
 print(f"test accuracy: {test_accuracy:.4f}")

@@ -27,7 +27,7 @@ model.fit(
     x_train,
     y_train,
     batch_size=32,
-    epochs=5 if len(x_train) > 10000 else 15,
+    epochs=5 if len(x_train) > 10000 else 10,
     validation_data=(x_test, y_test),
 )
 loss, accuracy = model.evaluate(x_test, y_test, verbose=0)
