@@ -2,10 +2,11 @@
 
     python benchmarks/kernels.py [--cpu avx2] [--filter conv] [--repeat 7]
 
-Columns: executed GFLOP/s (the best of several short runs on one thread), the share of NumPy's
-single-thread rate for 512 x 512 matrices (measured again beside every shape, since a shared
-machine's rate moves), milliseconds to write the LLVM text and to compile it, and the tile. The
-cost of a call from Python (that of a call for no rows) is taken off.
+Columns: GFLOP/s (operations of the direct sum, which Winograd's method saves; the best of several
+short runs on one thread), the share of NumPy's single-thread rate for 512 x 512 matrices (measured
+again beside every shape, since a shared machine's rate moves), milliseconds to write the LLVM text
+and to compile it, and the tile. The cost of a call from Python (that of a call for no rows) is
+taken off.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from lamina.llvm import engine, host
 from lamina.llvm.emit import Module
 from lamina.llvm.kernels import contraction
 from lamina.llvm.kernels.schedule import schedule
+from lamina.llvm.kernels.winograd import Winograd, winograd
 
 # The specifications are those of the tests.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "correctness"))
@@ -169,8 +171,11 @@ def main() -> None:
             continue
         rate, emit, compiling = measure(case, target, arguments.repeat)
         roof = matmul_rate(10)
-        plan = schedule(case.kernel, target)
-        tile = "x".join(map(str, [size for size in plan.tile[:-1] if size > 1])) or "1"
+        plan = winograd(case.kernel, target) or schedule(case.kernel, target)
+        if isinstance(plan, Winograd):
+            tile = f"winograd {plan.group}/{plan.rows}"
+        else:
+            tile = "x".join(map(str, [size for size in plan.tile[:-1] if size > 1])) or "1"
         print(
             f"{case.name:44s} {rate:7.0f} {rate / roof:6.2f} {emit:8.1f} {compiling:11.1f}"
             f"  {tile} x {plan.vectors}",

@@ -159,6 +159,10 @@ CONVOLUTIONS = [
     convolution(Geometry(BATCH, (8, 9), 4, 16, (3, 2), padding=((1, 1), (0, 0))), rows=2),
     convolution(Geometry(2, (8, 8), 3, 10, padding=same(3)), split=1, part=(2, 5)),
     convolution(Geometry(3, (8, 8), 3, 40, padding=same(3)), split=3, part=(5, 39)),
+    convolution(Geometry(BATCH, (13, 13), 32, 64), rows=3, part=(1, 3), kind="residual"),
+    convolution(Geometry(BATCH, (16, 12), 16, 48, padding=same(3)), rows=2, kind="bias_relu"),
+    convolution(Geometry(BATCH, (11, 16), 48, 32, padding=((2, 0), (0, 1))), rows=2),
+    convolution(Geometry(BATCH, (12, 12), 64, 80), rows=1, kind="residual"),
     convolution(Geometry(BATCH, (2, 2), 300, 1000, padding=same(3)), rows=2, kind="bias_relu"),
 ]
 
@@ -181,6 +185,8 @@ GRADIENTS = [
     input_gradient(Geometry(BATCH, (8, 8), 37, 33), rows=3, capacity=4, kind="residual"),
     input_gradient(Geometry(BATCH, (8, 9), 16, 40, (3, 2)), rows=5, part=(1, 4)),
     input_gradient(Geometry(BATCH, (12, 11), 3, 40, dilation=(2, 3)), rows=2, kind="bias_relu"),
+    input_gradient(Geometry(BATCH, (15, 16), 32, 64, padding=same(3)), rows=2, kind="residual"),
+    input_gradient(Geometry(BATCH, (17, 16), 32, 64), rows=2),
     depthwise(Geometry(BATCH, (9, 8), 20, 20), rows=2, kind="bias_relu"),
     depthwise(Geometry(BATCH, (9, 8), 32, 32, padding=same(3)), rows=2),
     depthwise(Geometry(BATCH, (9, 8), 7, 7, strides=(2, 2), padding=same(3)), rows=2),

@@ -35,6 +35,9 @@ USEFUL_SHARE = 0.8
 TERMS_A_TAP = 24
 # Channels x filters up to which the transformed filters of Winograd's method stay in cache.
 LARGEST_WINOGRAD = 128 * 128
+# Bytes of them that are read fast, and of the inputs and products of a group of tiles.
+NEAR_WINOGRAD = 600_000
+WINOGRAD_BYTES = 400_000
 # Bytes of `b` that stay in the second level of cache while one image after the other is taken.
 RESIDENT_BYTES = 1 << 20
 # From how many terms, columns and tiles of rows on panels of `b` are packed (measured).
@@ -111,21 +114,30 @@ def tile_cycles(rows: int, vectors: int, *, a_vectors: bool, far: bool) -> float
     return max(rows * vectors / 2, loads / 2, 4.0) + broadcasts + columns
 
 
-def winograd_group(tiles: int, rows: int) -> int:
-    """How many Winograd tiles are taken together: in equal parts that fill register tiles.
+def winograd_group(
+    tiles: int, channels: int, filters: int, *, rows: int, vectors: int, lanes: int
+) -> int:
+    """How many Winograd tiles are taken together.
 
-    >>> winograd_group(36, 6), winograd_group(256, 6), winograd_group(49, 6)
-    (18, 18, 17)
+    They should fill register tiles of `rows` x `vectors`, and be many where the transformed
+    filters, which pass by once for every group, come from far away.
     """
-    best, least = tiles, math.inf
-    for most in range(min(tiles, 8), min(tiles, 18) + 1):
-        cuts = pieces(tiles, most)
-        parts = [(size, count, pieces(size, rows)) for size, count in cuts]
-        cost = sum(
-            count * sum(number * (max(part, 2.2) + 0.3) for part, number in inner)
-            for _, count, inner in parts
-        )
-        cost *= 1 + 0.03 * sum(len(inner) for _, _, inner in parts)
+    weights = 64 * channels * filters
+    bytes_a_cycle = 32 if weights <= NEAR_WINOGRAD else 6
+    room = WINOGRAD_BYTES // (64 * (channels + vectors * lanes))
+    best, least = 1, math.inf
+    for most in range(1, max(1, min(tiles, room, 48)) + 1):
+        cost, variants = 0.0, 0
+        for size, count in pieces(tiles, most):
+            inner = pieces(size, rows)
+            cycles = sum(
+                number * tile_cycles(part, vectors, a_vectors=False, far=False)
+                for part, number in inner
+            )
+            products = 16 * channels * filters / (vectors * lanes) * cycles
+            cost += count * (products + weights / bytes_a_cycle)
+            variants += len(inner)
+        cost *= 1 + 0.03 * variants
         if cost < least:
             best, least = most, cost
     return best

@@ -29,6 +29,7 @@ from lamina.llvm.kernels.schedule import (
     schedule,
 )
 from lamina.llvm.kernels.tiles import Panel, Terms, Tiles, Where
+from lamina.llvm.kernels.winograd import Winograd, winograd, write
 from lamina.types import Batch, itemsize
 
 Segment = tuple[Index, Index, int]
@@ -36,8 +37,8 @@ Segment = tuple[Index, Index, int]
 
 
 @functools.lru_cache(maxsize=1024)
-def _schedule(kernel: Contraction, target: Target) -> Schedule:
-    return schedule(kernel, target)
+def _schedule(kernel: Contraction, target: Target) -> Schedule | Winograd:
+    return winograd(kernel, target) or schedule(kernel, target)
 
 
 def scratch_bytes(kernel: Contraction, target: Target) -> int:
@@ -62,7 +63,11 @@ def build(kernel: Contraction, name: str, module: Module) -> None:
     parameters = [(POINTER, f"operand{number}") for number in range(count)]
     parameters += [(POINTER, "scratch"), (I64, "low"), (I64, "high"), (I64, "rows")]
     emit = module.function(name, parameters)
-    _Loops(emit, plan, count).write()
+    if isinstance(plan, Winograd):
+        pointers = emit.parameters
+        write(emit, plan, pointers[:count], *pointers[count:])
+    else:
+        _Loops(emit, plan, count).write()
     emit.finish()
 
 
