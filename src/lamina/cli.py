@@ -1,4 +1,4 @@
-"""The command line: `lamina demo`, `run`, `predict` and `info`."""
+"""The command line: `lamina demo`, `run`, `profile`, `predict` and `info`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import lamina
-from lamina import config, demo
+from lamina import config, demo, pictures
+from lamina.data import unpack_data
 from lamina.errors import LaminaError, ShapeError, layout
 from lamina.llvm import cache, host
 from lamina.models import Model
 from lamina.preprocessing.digit import FRAME, load_digit
 from lamina.saving import load_model
 from lamina.shim import run_script
+from lamina.training.profiling import watching
 
 PACKAGES = ("numpy", "llvmlite", "h5py", "rich", "ml_dtypes", "pillow", "matplotlib")
 
@@ -53,6 +56,16 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(action=_run)
 
     command = commands.add_parser(
+        "profile", help="run a script, then time the kernels of the model that it fitted last"
+    )
+    command.add_argument("script", help="a Python file")
+    command.add_argument("--picture", help="also draw the step as a timeline, a PNG file")
+    command.add_argument(
+        "arguments", nargs=argparse.REMAINDER, help="handed to the script as they are"
+    )
+    command.set_defaults(action=_profile)
+
+    command = commands.add_parser(
         "predict", help="read photographs or scans of one handwritten digit each"
     )
     command.add_argument("model", help="a model file, as `lamina demo` writes one")
@@ -67,9 +80,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns 0, or 1 after an error whose text was printed to stderr."""
     given = parser().parse_args(arguments)
-    if given.command == "run":
+    if given.command in ("run", "profile"):
         # The script's own exceptions are its user's business: traceback and all.
-        return _run(given)
+        return int(given.action(given))
     try:
         return int(given.action(given))
     except (LaminaError, FileNotFoundError, PermissionError, IsADirectoryError) as error:
@@ -94,6 +107,25 @@ def _run(given: argparse.Namespace) -> int:
         print(f"lamina run: there is no file {given.script!r}", file=sys.stderr)
         return 1
     run_script(given.script, given.arguments)
+    return 0
+
+
+def _profile(given: argparse.Namespace) -> int:
+    if not Path(given.script).is_file():
+        print(f"lamina profile: there is no file {given.script!r}", file=sys.stderr)
+        return 1
+    fitted: list[tuple[Any, Any, int]] = []
+    with watching(lambda *seen: fitted.append(seen)):
+        run_script(given.script, given.arguments)
+    if not fitted:
+        print("lamina profile: the script fitted no model on arrays", file=sys.stderr)
+        return 1
+    model, data, batch_size = fitted[-1]
+    x, y, weights = unpack_data(data)
+    found = model.profile(x, y, batch_size=batch_size, sample_weight=weights)
+    print(found)
+    if given.picture:
+        print(f"timeline: {pictures.step_timeline(found, given.picture)}")
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lamina.errors import MissingExtraError, ShapeError
+from lamina.training.profiling import Profile
 
 INK, SOFT, GRID = "#22272e", "#6b7480", "#e3e7ec"
 BLUE, ORANGE, RED, GREEN = "#2f6db5", "#e08214", "#c8383a", "#2e8b57"
@@ -184,5 +185,48 @@ def prediction_grid(
         fontsize=12,
         weight="bold",
     )
+    figure.savefig(path)
+    return Path(path)
+
+
+def step_timeline(profile: Profile, path: str | Path) -> Path:
+    """Draw a profiled step as a timeline: a bar a kernel in the order in which they run.
+
+    profile  what `Model.profile` gives
+    path     where to write the PNG
+    returns  the path
+
+    The length of a bar is the kernel's time, its colour the share of the machine's roof; lines
+    stand where the threads wait for one another.
+    """
+    tasks = [task for task in profile.tasks if task.seconds > 0]
+    figure, panels = _figure(11, 0.24 * len(tasks) + 1.6)
+    axes = panels[0][0]
+    _plain(axes)
+    start, phase = 0.0, 0
+    for row, task in enumerate(tasks):
+        if task.phase != phase:
+            axes.axvline(start, color=SOFT, linewidth=0.8, linestyle=":")
+            phase = task.phase
+        length = task.seconds * 1e6
+        share = min(profile.share_of_roof(task), 1.0)
+        colour = GREEN if share >= 0.6 else ORANGE if share >= 0.3 else RED
+        axes.barh(row, length, left=start, color=colour, height=0.7)
+        layer = task.layer.rsplit("/", 1)[-1]
+        label = f"{layer + ': ' if layer else ''}{task.label}  {length:.1f} us, {share:.0%}"
+        axes.annotate(
+            label, (start + length, row), xytext=(4, 0), textcoords="offset points",
+            va="center", fontsize=7, color=INK,
+        )  # fmt: skip
+        start += length
+    axes.set_ylim(len(tasks) - 0.4, -0.6)
+    axes.set_xlim(0, start * 1.35)
+    axes.set_yticks([])
+    axes.set_xlabel("microseconds, the kernels of one step after one another", color=SOFT)
+    axes.set_title(
+        f"{profile.step.step_seconds * 1e6:.0f} us a step on {profile.step.threads} threads; "
+        "share of the roof: green from 60 %, orange from 30 %, red below",
+        fontsize=10, color=INK, loc="left",
+    )  # fmt: skip
     figure.savefig(path)
     return Path(path)

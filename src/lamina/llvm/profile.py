@@ -134,9 +134,9 @@ def _describe(task: Task, phase: int, times: int, seconds: float, rows: int) -> 
     if hasattr(spec, "columns"):
         shape += f" over {spec.columns}"
     moved = sum(
-        operand.buffer.elements(rows) * itemsize(operand.buffer.type.dtype) / times**bool(
-            operand.loops
-        )
+        operand.buffer.elements(rows)
+        * itemsize(operand.buffer.type.dtype)
+        / times ** bool(operand.loops)
         for operand in task.operands
     )
     return TaskProfile(

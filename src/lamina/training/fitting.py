@@ -23,6 +23,7 @@ from lamina.data import (
 )
 from lamina.errors import layout
 from lamina.training.predicting import Prediction
+from lamina.training.profiling import Profile, note_fit, profile_step
 from lamina.training.runs import Hooks, Pass, logs_of
 from lamina.training.trainer import Trainer, pythonic
 
@@ -84,6 +85,7 @@ class Fitting(Trainer):
                 validation_batch_size=validation_batch_size,
             )
             self._build_from(training)
+            note_fit(self, training)
             called = self._callback_list(callbacks, verbose, epochs, training.steps, history=True)
             try:
                 self._run_epochs(
@@ -237,6 +239,26 @@ class Fitting(Trainer):
         finally:
             called.abandon()
         return outputs
+
+    def profile(
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int | None = None,
+        sample_weight: Any = None,
+        steps: int = 50,
+    ) -> Profile:
+        """Time every kernel of the compiled step: what it is, how long, how near the machine's roof.
+
+        x, y, ...  data as for `fit`; without `y`, or before `compile`, the step of `predict`
+        steps      how many steps are measured
+
+        The model does not change. `print(model.profile(x, y))` shows the table;
+        `lamina.pictures.step_timeline` draws it.
+        """
+        with self._run_lock:
+            self._build_from(source_of(x, y, sample_weight, batch_size=batch_size))
+            return profile_step(self, x, y, sample_weight, batch_size, steps)
 
     # ---------------------------------------------------------------------- one batch
 
