@@ -586,20 +586,45 @@ class Emit:
         return value
 
     def transpose(self, rows: Sequence[Value]) -> list[Value]:
-        """n vectors of n lanes, transposed by log2(n) rounds of shuffles."""
-        current = list(rows)
-        count = len(current)
-        step = 1
-        while step < count:
-            low = [j - step + count if j & step else j for j in range(count)]
-            high = [j + count if j & step else j + step for j in range(count)]
-            for i in range(count):
-                if not i & step:
-                    a, b = current[i], current[i + step]
-                    current[i] = self.shuffle(a, b, low)
-                    current[i + step] = self.shuffle(a, b, high)
-            step *= 2
-        return current
+        """n vectors of n lanes (4, 8 or 16), transposed; each shuffle is one x86 instruction."""
+        count = len(rows)
+        blocks = [self.transpose_blocks(rows[first : first + 4]) for first in range(0, count, 4)]
+        columns = [self.transpose_quarters(list(block)) for block in zip(*blocks, strict=True)]
+        return [columns[k][quarter] for quarter in range(count // 4) for k in range(4)]
+
+    def transpose_blocks(self, rows: Sequence[Value]) -> list[Value]:
+        """4 vectors, transposed inside of each group of 4 lanes."""
+        count = rows[0].lanes
+
+        def mix(a: Value, b: Value, lanes: Sequence[int]) -> Value:
+            """Four lanes of each group, 0 to 3 of `a` and 4 to 7 of `b`."""
+            own = [lane if lane < 4 else lane - 4 + count for lane in lanes]
+            return self.shuffle(
+                a, b, [first + lane for first in range(0, count, 4) for lane in own]
+            )
+
+        a, b, c, d = rows
+        found = []
+        for half in ((0, 4, 1, 5), (2, 6, 3, 7)):
+            one, two = mix(a, b, half), mix(c, d, half)
+            found += [mix(one, two, (0, 1, 4, 5)), mix(one, two, (2, 3, 6, 7))]
+        return found
+
+    def transpose_quarters(self, rows: Sequence[Value]) -> list[Value]:
+        """n / 4 vectors of n lanes, transposed as if each 4 lanes were one element."""
+
+        def take(a: Value, b: Value, quarters: Sequence[int]) -> Value:
+            return self.shuffle(a, b, [4 * q + lane for q in quarters for lane in range(4)])
+
+        if len(rows) == 1:
+            return list(rows)
+        if len(rows) == 2:
+            return [take(rows[0], rows[1], (0, 2)), take(rows[0], rows[1], (1, 3))]
+        found = []
+        for half in ((0, 1, 4, 5), (2, 3, 6, 7)):
+            one, two = take(rows[0], rows[1], half), take(rows[2], rows[3], half)
+            found += [take(one, two, (0, 2, 4, 6)), take(one, two, (1, 3, 5, 7))]
+        return found
 
     def first_lanes(self, count: Value, lanes: int) -> Value:
         """A mask of the first `count` (i64, at least 0) lanes."""

@@ -35,6 +35,7 @@ from lamina.types import itemsize
 
 _LIGHT = 12  # instructions of a body up to which the loop around it is worth unrolling
 _UNROLL = 4
+_TOGETHER = 4  # vectors of a transposed tile that are evaluated side by side
 _CHEAP = {
     "add", "sub", "mul", "div", "maximum", "minimum", "neg", "abs", "where", "square", "sqrt",
     "reciprocal", "and", "or", "xor", "not", "eq", "ne", "lt", "le", "gt", "ge", "shl", "shr",
@@ -127,48 +128,71 @@ class _Sweeper:
         assert self.axis is not None
         emit, rank = self.frame.emit, len(self.axes)
         lanes = emit.lanes
+        corner = point({**indexes, crossing: first}, rank, self.axis, span)
+        rows = emit.value(lanes, I64) if span.mask is None else (stop + span.index * -1).on(emit)
         columns: dict[int, Place] = {}
         for number, load in enumerate(self.expression.body):
-            if _crosses(load, self.axis, crossing):
-                corner = point({**indexes, crossing: first}, rank, self.axis, span)
-                operand = self.frame.operands[load.operand]
-                source = place(operand, corner, load.strides, load.offset, load.dtype)
-                columns[number] = emit.stack(lanes * lanes * 4)
-                rows = (
-                    emit.value(lanes, I64)
-                    if span.mask is None
-                    else ((stop + span.index * -1).on(emit))
-                )
-                _transpose(emit, source, load.strides[self.axis] * 4, rows, columns[number])
-        evaluations = []
-        for lane in range(lanes):
-            where = {**indexes, crossing: first + lane}
-            evaluation = self.expression.at(point(where, rank, self.axis, span))
-            for number, buffer in columns.items():
-                kind = vector(MEMORY[self.expression.body[number].dtype], lanes)
-                evaluation.known[number] = emit.load(buffer + lane * lanes * 4, kind)
-            evaluations.append(evaluation)
-        self._finish(evaluations)
+            if not _crosses(load, self.axis, crossing):
+                continue
+            operand = self.frame.operands[load.operand]
+            source = place(operand, corner, load.strides, load.offset, load.dtype)
+            step = load.strides[self.axis] * 4
+            store = self.stores[0]
+            copies = len(self.expression.body) == len(self.stores) == 1
+            if copies and span.mask is None and store.strides[self.axis] == 1:
+                operand = self.frame.operands[store.operand]
+                target = place(operand, corner, store.strides, store.offset, store.dtype)
+                _transpose(emit, source, step, rows, target, store.strides[crossing] * 4)
+                return
+            columns[number] = emit.stack(lanes * lanes * 4)
+            _transpose(emit, source, step, rows, columns[number], lanes * 4)
+        with emit.loop(0, lanes, _TOGETHER) as loop:
+            evaluations = []
+            for lane in range(_TOGETHER):
+                where = {**indexes, crossing: first + loop.index + lane}
+                evaluation = self.expression.at(point(where, rank, self.axis, span))
+                for number, buffer in columns.items():
+                    kind = vector(MEMORY[self.expression.body[number].dtype], lanes)
+                    start = buffer.step(loop.index + lane, lanes * 4)
+                    evaluation.known[number] = emit.load(start, kind)
+                evaluations.append(evaluation)
+            self._finish(evaluations)
 
 
-def _transpose(emit: Emit, source: Place, stride: int, rows: Value, target: Place) -> None:
+def _transpose(
+    emit: Emit, source: Place, stride: int, rows: Value, target: Place, target_stride: int
+) -> None:
     """Write the transpose of lanes x lanes words to `target`; rows from `rows` on are zero.
 
-    All kernels of a module share one function, because shuffles are dear to compile.
+    All kernels of a module share one function, in two small loops: shuffles are dear to compile.
     """
     name, lanes = "transpose", emit.lanes
+    groups = lanes // 4
+    row_bytes = lanes * 4
     if name not in emit.module.functions:
-        parameters = [(POINTER, "source"), (I64, "stride"), (I64, "rows"), (POINTER, "target")]
+        parameters = [(POINTER, "source"), (I64, "stride"), (I64, "rows")]
+        parameters += [(POINTER, "target"), (I64, "target_stride")]
         inner = emit.module.function(name, parameters, internal=True)
-        pointer, step, count, out = inner.parameters
-        found = []
-        for row in range(lanes):
-            here = sheltered(inner, Place(pointer).step(step * row), count > row)
-            found.append(inner.load(here, vector(I32, lanes)))
-        for row, value in enumerate(inner.transpose(found)):
-            inner.store(value, Place(out, row * lanes * 4))
+        pointer, step, count, out, out_step = inner.parameters
+        kind = vector(I32, lanes)
+        between = inner.stack(lanes * row_bytes)
+        with inner.loop(0, groups) as group:
+            quad = []
+            for row in range(4):
+                number = (group.index * 4 + row).on(inner)
+                here = sheltered(inner, Place(pointer).step(step * number), number < count)
+                quad.append(inner.load(here, kind))
+            for k, value in enumerate(inner.transpose_blocks(quad)):
+                inner.store(value, between.step(group.index, row_bytes) + k * groups * row_bytes)
+        with inner.loop(0, 4) as column:
+            start = between.step(column.index, groups * row_bytes)
+            parts = [inner.load(start + group * row_bytes, kind) for group in range(groups)]
+            for quarter, value in enumerate(inner.transpose_quarters(parts)):
+                number = (column.index + 4 * quarter).on(inner)
+                inner.store(value, Place(out).step(out_step * number))
         inner.finish()
-    emit.call(name, "void", source.pointer, emit.value(stride, I64), rows, target.pointer)
+    strides = emit.value(stride, I64), emit.value(target_stride, I64)
+    emit.call(name, "void", source.pointer, strides[0], rows, target.pointer, strides[1])
 
 
 def _whole(emit: Emit, start: Index, stop: Index, lanes: int) -> Index:
