@@ -234,6 +234,9 @@ class Model(Layer, Fitting):
 
     def _build_on(self, x: Any) -> None:
         """Make the weights from a batch, without computing anything."""
+        if self._graph is None and type(self).call is Model.call:
+            self.built = True  # only the steps of its own call anything
+            return
         if not self.built or any(not layer.built for layer in self._flatten_layers()):
             trace(lambda inputs: self(inputs, training=False), row_types(x))
 

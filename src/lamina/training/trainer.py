@@ -87,9 +87,9 @@ class Trainer:
         new_optimizer = optimizers_module.get(optimizer)
         new_loss = None if loss is None else CompiledLoss(loss, loss_weights, names)
         new_metrics = CompiledMetrics(metrics, weighted_metrics, names)
-        if auto_scale_loss and str(getattr(self, "dtype_policy", "")) == "mixed_float16":
-            scaled = getattr(optimizers_module, "LossScaleOptimizer", None)
-            if scaled is not None and not isinstance(new_optimizer, scaled):
+        if auto_scale_loss and self.dtype_policy.name == "mixed_float16":  # type: ignore[attr-defined]  # Layer has it
+            scaled = optimizers_module.LossScaleOptimizer
+            if new_optimizer is not None and not isinstance(new_optimizer, scaled):
                 new_optimizer = scaled(new_optimizer)
         self.optimizer = new_optimizer
         self.loss = loss
