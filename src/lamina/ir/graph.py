@@ -102,6 +102,16 @@ def scope(name: str) -> Iterator[None]:
         _scope.reset(token)
 
 
+@contextlib.contextmanager
+def in_scope_of(node: Node) -> Iterator[None]:
+    """Nodes created inside carry the same layer as `node`: its gradient, its rewritten form."""
+    token = _scope.set(node.scope)
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
 def current_scope() -> str:
     """The path of the layers whose code is running, as in `encoder/dense`."""
     return _scope.get()

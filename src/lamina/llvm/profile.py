@@ -14,7 +14,14 @@ from lamina.ir.elementary import SCALARS
 from lamina.ir.program import Program
 from lamina.llvm import engine, host
 from lamina.llvm.executor import LlvmExecutable, generate
-from lamina.llvm.kernel import Body, Contraction, Random, Scalar
+from lamina.llvm.kernel import (
+    Body,
+    Contraction,
+    Random,
+    Scalar,
+    WinnerFilterGradient,
+    WinnerInputGradient,
+)
 from lamina.llvm.step import PROFILE
 from lamina.llvm.task import Task
 from lamina.types import Batch, Dimension, itemsize
@@ -158,6 +165,9 @@ def task_flops(task: Task, rows: int) -> float:
     spec = task.kernel
     space = _points(getattr(spec, "space", (task.extent,)), rows)
     inner = _points(getattr(spec, "reduced", ()), rows) * getattr(spec, "columns", 1)
+    if isinstance(spec, (WinnerFilterGradient, WinnerInputGradient)):
+        taps = math.prod(spec.kernel) * spec.channels
+        return 2.0 * _points((spec.batch,), rows) * spec.windows * spec.filters * taps
     if isinstance(spec, Contraction):
         return space * (2.0 * inner + _cost(spec.body))
     after = _cost(getattr(spec, "after", ()))

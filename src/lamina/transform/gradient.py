@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lamina.errors import ShapeError, layout
 from lamina.ir.control import Body, Composite, Cond, Scan, While, cond
-from lamina.ir.graph import Node, Pick, input_node, rewrite, toposort
+from lamina.ir.graph import Node, Pick, in_scope_of, input_node, rewrite, toposort
 from lamina.ir.scalar import add, zeros_like
 from lamina.transform.scan import scan_gradient
 
@@ -97,9 +97,10 @@ def _backward(node: Node, slots: Gradients, needed: list[bool]) -> Sequence[Node
                     hint="use a scan of fixed length, or stop_gradient",
                 )
             )
-    if len(node.types) > 1:
-        return node.op.vjp(tuple(slots), node, *node.inputs)
-    return node.op.vjp(slots[0], node, *node.inputs)
+    with in_scope_of(node):
+        if len(node.types) > 1:
+            return node.op.vjp(tuple(slots), node, *node.inputs)
+        return node.op.vjp(slots[0], node, *node.inputs)
 
 
 def _over(found: Gradients, body: Body, arguments: Sequence[Node], outer: Gradients) -> Gradients:
