@@ -47,6 +47,32 @@ class Batch:
     __repr__ = __str__
 
 
+def _needs_rows(*_: object) -> None:
+    raise BatchError(
+        "the number of rows is known only when the step runs; of a size of the batch there are "
+        "multiples, and exact fractions by //, but no sums, comparisons or plain numbers"
+    )
+
+
+# Set from here, because type checkers are right to refuse these on a Batch: user code that needs
+# the number gets a BatchError, upon which the caller traces again for exactly as many rows.
+for _name in (
+    "add",
+    "radd",
+    "sub",
+    "rsub",
+    "mod",
+    "rmod",
+    "truediv",
+    "rtruediv",
+    "rfloordiv",
+    "neg",
+):
+    setattr(Batch, f"__{_name}__", _needs_rows)
+for _name in ("lt", "le", "gt", "ge", "int", "float", "index"):
+    setattr(Batch, f"__{_name}__", _needs_rows)
+
+
 Dimension: TypeAlias = int | Batch
 Shape: TypeAlias = tuple[Dimension, ...]
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import linecache
 import math
-from pathlib import Path
 from typing import Any
 
 from lamina import tree
 from lamina.errors import ShapeError, layout
-from lamina.ir.graph import user_line
+from lamina.tensor.values import where_called
 from lamina.types import Batch
 
 
@@ -62,15 +60,6 @@ def described(x: Any) -> str:
     """dtype and shape of a tensor, for messages: "float32 (32, 28, 28)"."""
     sizes = ", ".join(str(size) for size in x.shape)
     return f"{x.dtype} ({sizes})"
-
-
-def where_called() -> list[tuple[str, str]]:
-    """The user's line as a row of a message: `("at", "train.py:41   y = model(x)")`."""
-    line = user_line()
-    if line is None:
-        return []
-    text = linecache.getline(*line).strip()
-    return [("at", f"{Path(line[0]).name}:{line[1]}   {text}".rstrip())]
 
 
 def check(layer: Any, spec: Any, inputs: Any) -> None:

@@ -35,7 +35,9 @@ def closed(function: Callable[..., Any], types: Sequence[Type], packs: Any) -> C
     packs   gives the arguments of the function from the list of parameter tensors
     """
     parameters = [input_node(type) for type in types]
-    returned = function(*packs([Tensor(node) for node in parameters]))
+    # Parameters have no values, so that nothing may be realised while the body is built.
+    with values.recording():
+        returned = function(*packs([Tensor(node) for node in parameters]))
     leaves = [convert(leaf).node for leaf in tree.flatten(returned)]
     inner = set(parameters)
     free: dict[Node, None] = {}

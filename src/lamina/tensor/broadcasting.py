@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lamina.errors import BatchError, ShapeError, layout
 from lamina.ir import elementary, movement, scalar
 from lamina.ir.graph import Node
+from lamina.tensor.values import where_called
 from lamina.types import Batch, Dimension, Shape, Type
 
 
@@ -30,6 +31,7 @@ def broadcast_shape(*shapes: Shape) -> Shape:
                 raise (kind or ShapeError)(
                     layout(
                         f"shapes {given} do not broadcast: {size} against {here} on axis {axis}.",
+                        where_called(),
                         hint="two sizes fit if they are equal, or if one of them is 1",
                     )
                 )

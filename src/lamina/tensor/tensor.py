@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lamina import config
-from lamina.errors import BatchError, DtypeError, ShapeError
+from lamina.errors import BatchError, DtypeError, ShapeError, layout
 from lamina.ir import contractions, elementary, movement, scalar
 from lamina.ir.graph import Node, constant, rows
 from lamina.tensor import indexing, values
@@ -601,7 +601,10 @@ def matmul(one: Any, other: Any) -> Tensor:
     if a.shape[-1] != b.shape[inner]:
         mixed = isinstance(a.shape[-1], Batch) != isinstance(b.shape[inner], Batch)
         raise (BatchError if mixed else ShapeError)(
-            f"matmul: the last axis of {a.type} does not match axis {inner} of {b.type}"
+            layout(
+                f"matmul: {a.shape[-1]} columns do not match {b.shape[inner]} rows.",
+                [("first", str(a.type)), ("second", str(b.type)), *values.where_called()],
+            )
         )
     if len(a.shape) == len(b.shape) == 1:
         return Tensor(elementary.reduce_sum(elementary.map_("mul", a, b), (0,)))

@@ -7,10 +7,12 @@ asks for its value. The value of a node lives exactly as long as the node.
 from __future__ import annotations
 
 import contextlib
+import linecache
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -148,12 +150,19 @@ def _computed(order: list[Node], roots: set[Node], *, keep: bool) -> dict[Node, 
     return found
 
 
+def where_called() -> list[tuple[str, str]]:
+    """The user's line as a row of a message: `("at", "train.py:41   y = model(x)")`."""
+    line = user_line()
+    if line is None:
+        return []
+    text = linecache.getline(*line).strip()
+    return [("at", f"{Path(line[0]).name}:{line[1]}   {text}".rstrip())]
+
+
 def unknown_value_error(node: Node) -> TraceError:
     """The error for asking for the value of something that only a running step knows."""
-    line = user_line()
-    where = [("at", f"{line[0]}:{line[1]}")] if line else []
     what = node.op.label if isinstance(node.op, Input) and node.op.label else "a traced value"
-    details = [("needs", f"{what}, {node.types[0]}"), *where]
+    details = [("needs", f"{what}, {node.types[0]}"), *where_called()]
     hint = (
         "use lamina.ops.where or lamina.ops.cond instead of `if`, lamina.ops.while_loop or scan "
         "instead of a loop over values, or compile(run_eagerly=True) to run with real values"
