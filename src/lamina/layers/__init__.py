@@ -132,7 +132,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "embedding": ("Embedding",),
     "cells": ("GRUCell", "LSTMCell", "SimpleRNNCell", "StackedRNNCells"),
     "recurrent": ("GRU", "LSTM", "RNN", "SimpleRNN"),
-    "wrappers": ("Bidirectional", "TimeDistributed", "Wrapper"),
+    "wrappers": ("Bidirectional", "SpectralNormalization", "TimeDistributed", "Wrapper"),
+    "conv_lstm": ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"),
     "einsum_dense": ("EinsumDense",),
     "attention": (
         "AdditiveAttention",

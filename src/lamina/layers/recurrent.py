@@ -9,7 +9,6 @@ import numpy as np
 from lamina import ops, tree
 from lamina.errors import BatchError, ShapeError, layout
 from lamina.layers.cells import (
-    BaseCell,
     GRUCell,
     LSTMCell,
     SimpleRNNCell,
@@ -284,10 +283,10 @@ def _choose(kept: Any, new: Any, old: Any) -> Any:
     return ops.where(flag, new, old)
 
 
-class _CellLayer(RNN):
+class CellLayer(RNN):
     """A layer made of one kind of cell, whose arguments it takes itself."""
 
-    CELL: type[BaseCell]
+    CELL: type[Any]
 
     def __init__(self, arguments: dict[str, Any], kwargs: dict[str, Any], **options: bool) -> None:
         activity = kwargs.pop("activity_regularizer", None)
@@ -327,7 +326,7 @@ class _CellLayer(RNN):
         return {**outer, **self.options(), **inner}
 
 
-class SimpleRNN(_CellLayer):
+class SimpleRNN(CellLayer):
     """h' = activation(x W + h U + b) over the steps of a sequence; see `RNN`, `SimpleRNNCell`."""
 
     CELL = SimpleRNNCell
@@ -385,7 +384,7 @@ class SimpleRNN(_CellLayer):
         )
 
 
-class LSTM(_CellLayer):
+class LSTM(CellLayer):
     """Long short-term memory over the steps of a sequence; see `RNN` and `LSTMCell`.
 
     >>> LSTM(4, return_state=True)(np.ones((2, 5, 3), "float32"))[1].shape
@@ -453,7 +452,7 @@ class LSTM(_CellLayer):
         )
 
 
-class GRU(_CellLayer):
+class GRU(CellLayer):
     """Gated recurrent unit over the steps of a sequence; see `RNN` and `GRUCell`."""
 
     CELL = GRUCell

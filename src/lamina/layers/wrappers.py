@@ -6,10 +6,11 @@ from typing import Any
 
 from lamina import ops, tree
 from lamina.errors import ShapeError, layout
+from lamina.initializers import TruncatedNormal
 from lamina.layers.cells import takes
 from lamina.layers.layer import Layer
 from lamina.serialization import deserialize_keras_object, serialize_keras_object
-from lamina.tensor import convert
+from lamina.tensor import Variable, convert
 
 MERGES = ("concat", "sum", "ave", "mul", None)
 
@@ -72,6 +73,67 @@ class TimeDistributed(Wrapper):
         return tree.map_structure(
             lambda x: ops.reshape(x, (rows, steps, *convert(x).shape[1:])), outputs
         )
+
+
+class SpectralNormalization(Wrapper):
+    """Keeps the largest singular value of a layer's kernel at one (Miyato et al. 2018).
+
+    power_iterations   steps of the power iteration at each training step
+
+    The kernel itself is divided in training, as in Keras; a kernel of zeros stays as it is.
+    """
+
+    vector_u: Variable
+
+    def __init__(self, layer: Any, power_iterations: int = 1, **kwargs: Any) -> None:
+        super().__init__(layer, **kwargs)
+        if not isinstance(power_iterations, int) or power_iterations < 1:
+            raise ValueError(
+                f"{self.name}: power_iterations is a positive integer, got {power_iterations!r}."
+            )
+        self.power_iterations = power_iterations
+
+    def build(self, input_shape: Any = None) -> None:
+        super().build(input_shape)
+        # As an attribute of its own the kernel comes first among the weights, as in Keras's files.
+        self.kernel = self._kernel()
+        self.vector_u = self.add_weight(
+            shape=(1, self.kernel.shape[-1]),
+            initializer=TruncatedNormal(stddev=0.02),
+            trainable=False,
+            name="vector_u",
+        )
+
+    def _kernel(self) -> Variable:
+        for name in ("kernel", "embeddings"):
+            found = getattr(self.layer, name, None)
+            if isinstance(found, Variable):
+                return found
+        raise TypeError(f"{self.name}: {type(self.layer).__name__} has no kernel to normalise.")
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if training:
+            self._normalise(self.kernel)
+        return self.layer(inputs)
+
+    def _normalise(self, kernel: Variable) -> None:
+        matrix = ops.reshape(kernel, (-1, kernel.shape[-1]))
+        u = self.vector_u.value
+        for _ in range(self.power_iterations):
+            v = _unit(ops.matmul(u, ops.transpose(matrix)))
+            u = _unit(ops.matmul(v, matrix))
+        u, v = ops.stop_gradient(u), ops.stop_gradient(v)
+        largest = ops.reshape(ops.matmul(ops.matmul(v, matrix), ops.transpose(u)), ())
+        empty = ops.all(ops.equal(kernel, 0.0))
+        kernel.assign(ops.where(empty, kernel, kernel / ops.where(empty, 1.0, largest)))
+        self.vector_u.assign(ops.where(empty, self.vector_u, u))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "power_iterations": self.power_iterations}
+
+
+def _unit(x: Any) -> Any:
+    return x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x)), 1e-12))
 
 
 class Bidirectional(Layer):
