@@ -1,7 +1,8 @@
 """Heuristics of the llvm executor: tile sizes, thresholds, who computes what.
 
 Every function here is pure and may change speed only: whatever it answers, results are the same
-bits, because an element's sum is taken in an order that its shape alone fixes.
+bits, because an element's sum is taken in an order that its shape alone fixes. Only
+`winograd_pays` chooses between two ways to round, by the shape and the target.
 """
 
 from __future__ import annotations

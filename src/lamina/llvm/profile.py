@@ -14,6 +14,7 @@ from lamina.ir.elementary import SCALARS
 from lamina.ir.program import Program
 from lamina.llvm import engine, host
 from lamina.llvm.executor import LlvmExecutable, generate
+from lamina.llvm.host import Target
 from lamina.llvm.kernel import (
     Body,
     Contraction,
@@ -22,6 +23,7 @@ from lamina.llvm.kernel import (
     WinnerFilterGradient,
     WinnerInputGradient,
 )
+from lamina.llvm.kernels.winograd import winograd
 from lamina.llvm.step import PROFILE
 from lamina.llvm.task import Task
 from lamina.types import Batch, Dimension, itemsize
@@ -114,7 +116,7 @@ def profile(
     slowest = executable.ticks.max(axis=0) * rate / done
     present = min(batch_size, rows)
     tasks = tuple(
-        _describe(task, phase, times, float(seconds), present)
+        _describe(task, phase, times, float(seconds), present, target)
         for (task, phase, times), seconds in zip(made.tasks, slowest, strict=False)
     )
     return StepProfile(
@@ -133,7 +135,9 @@ def profile(
     )
 
 
-def _describe(task: Task, phase: int, times: int, seconds: float, rows: int) -> TaskProfile:
+def _describe(
+    task: Task, phase: int, times: int, seconds: float, rows: int, target: Target
+) -> TaskProfile:
     spec = task.kernel
     space = getattr(spec, "space", ())
     reduced = getattr(spec, "reduced", ())
@@ -155,13 +159,16 @@ def _describe(task: Task, phase: int, times: int, seconds: float, rows: int) -> 
         task.mode,
         times,
         seconds,
-        task_flops(task, rows) * times,
+        task_flops(task, rows, target) * times,
         moved * times,
     )
 
 
-def task_flops(task: Task, rows: int) -> float:
-    """Floating-point operations of one run of a task on `rows` rows."""
+def task_flops(task: Task, rows: int, target: Target) -> float:
+    """Floating-point operations of one run of a task on `rows` rows: those that really run.
+
+    A convolution by Winograd's method counts its 16 multiply-adds a tile, without the transforms.
+    """
     spec = task.kernel
     space = _points(getattr(spec, "space", (task.extent,)), rows)
     inner = _points(getattr(spec, "reduced", ()), rows) * getattr(spec, "columns", 1)
@@ -169,6 +176,10 @@ def task_flops(task: Task, rows: int) -> float:
         taps = math.prod(spec.kernel) * spec.channels
         return 2.0 * _points((spec.batch,), rows) * spec.windows * spec.filters * taps
     if isinstance(spec, Contraction):
+        plan = winograd(spec, target)
+        if plan is not None:
+            tiles = _points(spec.space[:1], rows) * math.prod(plan.tiles)
+            return 32.0 * tiles * plan.channels * plan.filters + space * _cost(spec.body)
         return space * (2.0 * inner + _cost(spec.body))
     after = _cost(getattr(spec, "after", ()))
     return space * (inner * _cost(getattr(spec, "body", ())) + after)
