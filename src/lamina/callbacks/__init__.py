@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lamina.callbacks.averages import SwapEMAWeights
 from lamina.callbacks.backup import BackupAndRestore
 from lamina.callbacks.callback import Callback
 from lamina.callbacks.callback_list import CallbackList
@@ -20,6 +21,7 @@ from lamina.callbacks.simple import (
     LearningRateScheduler,
     TerminateOnNaN,
 )
+from lamina.callbacks.tensorboard import TensorBoard
 
 __all__ = [
     "BackupAndRestore",
@@ -35,5 +37,7 @@ __all__ = [
     "MonitorError",
     "ProgbarLogger",
     "ReduceLROnPlateau",
+    "SwapEMAWeights",
+    "TensorBoard",
     "TerminateOnNaN",
 ]
