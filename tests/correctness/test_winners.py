@@ -70,9 +70,7 @@ def test_native_code_agrees_with_the_dense_reference(channels, filters, kernel, 
     reference = compile_reference(program, 5)
     for rows in (1, 4, 5):
         inputs, states = arrays(program, rows, rng)
-        for one, other in zip(
-            compiled(inputs, states), reference(inputs, states), strict=True
-        ):
+        for one, other in zip(compiled(inputs, states), reference(inputs, states), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-3)
 
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 
 from lamina.ir.contractions import Conv, ConvFilterGrad, ConvInputGrad, Dot, Window
 from lamina.ir.control import Scan
+from lamina.ir.elementary import SCALARS, Broadcast, Map, Reduce
 from lamina.ir.graph import Const, Input, Node, Pick, Rows, toposort, users
 from lamina.ir.indexing import DynamicSlice, DynamicUpdate, Gather
-from lamina.ir.elementary import SCALARS, Broadcast, Map, Reduce
 from lamina.ir.movement import Concat, Iota, Pad, Reshape, Slice, Transpose
 from lamina.ir.random import RandomBits
 from lamina.ir.reductions import ArgReduce
@@ -205,9 +205,7 @@ class Fuser:
             view = self.view(node)
             if view is None:
                 return not isinstance(node.op, (Const, Rows))
-            if node in self.contiguous and not is_contiguous(view, self.capacity):
-                return True
-            return False
+            return node in self.contiguous and not is_contiguous(view, self.capacity)
         if isinstance(node.op, VIEWS):
             return False
         cost, size = self.cost[node]

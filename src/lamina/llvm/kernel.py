@@ -321,8 +321,9 @@ class Scatter:
 
     Operands: 0 out (it already holds the base), 1 index (int32 or int64), 2 rows. `outer` counts
     independent problems (leading batch axes of all three), `table` destinations of `inner`
-    contiguous elements each, `count` indices per problem. Indices are clamped. `split` 0 is the outer axis, 1 the
-    table axis: a call handles only destinations in [low, high), whatever order others run in.
+    contiguous elements each, `count` indices per problem. Indices are clamped. `split` 0 is the
+    outer axis, 1 the table axis: a call handles only destinations in [low, high), whatever order
+    others run in.
     """
 
     outer: Dimension
@@ -366,5 +367,14 @@ class Sort:
 
 
 Kernel: TypeAlias = (
-    Elementwise | Reduction | RowGroup | Contraction | WindowGradient | Scatter | Cumulative | Sort
+    Elementwise
+    | Reduction
+    | RowGroup
+    | Contraction
+    | WindowGradient
+    | WinnerFilterGradient
+    | WinnerInputGradient
+    | Scatter
+    | Cumulative
+    | Sort
 )

@@ -16,7 +16,7 @@ from lamina.errors import BatchError, ShapeError
 from lamina.ir.contractions import Window, WindowGrad
 from lamina.ir.control import Scan
 from lamina.ir.elementary import Reduce
-from lamina.ir.graph import Input, Node, Pick
+from lamina.ir.graph import Input, Node, pick
 from lamina.ir.indexing import Scatter
 from lamina.ir.movement import Concat, Pad
 from lamina.ir.order import Sort, TopK
@@ -39,7 +39,6 @@ from lamina.llvm.views import (
     identity,
     is_contiguous,
     moved_view,
-    nowhere,
     whole,
 )
 from lamina.types import Batch, Dimension, Shape, Type, static_shape
@@ -84,11 +83,11 @@ def lower(program: Program, capacity: int, parts: int) -> Lowered:
     updates: list[tuple[Buffer, Buffer]] = []
     for node, buffer in zip(program.outputs, outputs, strict=True):
         lowering.deliver(node, whole(buffer, capacity))
-    for node, state in zip(program.updates, states, strict=True):
-        if node is not None:
-            fresh = Buffer(node.type, "shared", label=f"new {state.label}")
+    for update, state in zip(program.updates, states, strict=True):
+        if update is not None:
+            fresh = Buffer(update.type, "shared", label=f"new {state.label}")
             lowering.buffers.append(fresh)
-            lowering.deliver(node, whole(fresh, capacity))
+            lowering.deliver(update, whole(fresh, capacity))
             updates.append((fresh, state))
     lowering.run()
     return Lowered(
@@ -416,14 +415,11 @@ class Lowering:
         )
         self.add(spec, operands, label, mode, extent)
 
-    def _partial_views(self, node: Node) -> tuple[Buffer, list[View]]:
+    def _partial_views(self, node: Node) -> list[View]:
         buffer = self.buffer(node.type, f"partial {_label(node)}", parts=self.parts)
         first = whole(buffer, self.capacity)
         size = math.prod(static_shape(node.shape, self.capacity))
-        views = [
-            View(buffer, part * size, first.shape, first.strides) for part in range(self.parts)
-        ]
-        return buffer, views
+        return [View(buffer, part * size, first.shape, first.strides) for part in range(self.parts)]
 
     def _lower_partial_contraction(self, anchor: Node, piece: Piece) -> None:
         assert piece.sides is not None
@@ -432,7 +428,7 @@ class Lowering:
         if accumulator != anchor.dtype:
             raise ShapeError(f"sums over the batch in {anchor.dtype} are not supported")
         a, b = self._accesses(operands, piece.sides, _side_dtypes(piece.sides))
-        buffer, views = self._partial_views(anchor)
+        views = self._partial_views(anchor)
         builder = BodyBuilder(len(piece.space), operands, self.memory)
         argument = builder.emit(Core(0, accumulator))
         store = builder.store(argument, views[0], piece.index, anchor.dtype)
@@ -516,11 +512,11 @@ class Lowering:
         split, mode, extent = self.split(space, reduced, group.partial)
         stores: tuple[Store, ...]
         if mode == "parts":
-            partial = [(node, *self._partial_views(node)) for node in group.anchors]
+            partial = [(node, self._partial_views(node)) for node in group.anchors]
             stores = tuple(
                 after.store(after.value(node, identity(len(space))), views[0],
                             identity(len(space)), node.dtype)
-                for node, _, views in partial
+                for node, views in partial
             )  # fmt: skip
         else:
             partial = []
@@ -536,12 +532,13 @@ class Lowering:
             accumulate=mode == "parts",
         )
         self.add(spec, operands, _names(group), mode, extent)
-        for node, _, views in partial:
+        for node, views in partial:
             self._keep_partial(node, views)
 
     def _lower_window(self, group: Group) -> None:
         """Pooling as a reduction over the cells of the window; cells outside the image are left
-        out of a maximum and of a mean."""
+        out of a maximum and of a mean.
+        """
         anchor = group.anchors[0]
         size, steps, padding = _window_of(anchor)
         operands = Operands()
@@ -574,9 +571,7 @@ class Lowering:
                     if bounds:
                         lowest = builder.constant(_lowest(source.dtype), source.dtype)
                         inside = builder.emit(Inside(bounds))
-                        argument = builder.scalar(
-                            "where", inside, cell, lowest, dtype=source.dtype
-                        )
+                        argument = builder.scalar("where", inside, cell, lowest, dtype=source.dtype)
                     results.append((argument, "max"))
                     core[node] = Core(len(results) - 1, node.dtype)
                 case Window(kind=kind):
@@ -671,10 +666,10 @@ class Lowering:
 
     def _lower_winner_filter(self, node: Node) -> None:
         operands = Operands()
-        x, places, gradient = node.inputs
+        x, places, _ = node.inputs
         for parent in node.inputs:
             operands.number(self.packed(parent))
-        buffer, views = self._partial_views(node)
+        views = self._partial_views(node)
         operands.written_number(views[0])
         filters, high, wide, channels = (int(size) for size in node.shape)
         batch = x.shape[0]
@@ -801,7 +796,6 @@ class Lowering:
         outer, length, _ = self._three_axes(source.shape, position)
         operands = Operands()
         targets = []
-        results = [Pick(i) for i in range(len(node.types))]
         carried = tuple(parent.dtype for parent in node.inputs[1:])
         for parent in node.inputs:
             operands.number(self.packed(parent))
@@ -810,7 +804,7 @@ class Lowering:
             self._copy_positions(positions, source.shape)
             operands.number(positions)
             carried = ("int32",)
-        for i, _ in enumerate(results):
+        for i in range(len(node.types)):
             picked = self._result(node, i)
             view = self.place(picked, group)
             targets.append(operands.written_number(view))
@@ -833,11 +827,7 @@ class Lowering:
         """The node that picks a result, whether or not the graph reads it."""
         if len(node.types) == 1:
             return node
-        for other in self.fusion.home:
-            if isinstance(other.op, Pick) and other.inputs[0] is node:
-                if other.op.index == position:
-                    return other
-        return Node(Pick(position), (node,), (node.types[position],))
+        return pick(node, position)
 
     def _lower_scan(self, node: Node, op: Scan, group: Group) -> None:
         parameters, results = op.split(op.body.parameters), op.body.results

@@ -248,7 +248,7 @@ class Fitting(Trainer):
         sample_weight: Any = None,
         steps: int = 50,
     ) -> Profile:
-        """Time every kernel of the compiled step: what it is, how long, how near the machine's roof.
+        """Time every kernel of the compiled step, beside what the machine could do.
 
         x, y, ...  data as for `fit`; without `y`, or before `compile`, the step of `predict`
         steps      how many steps are measured

@@ -85,32 +85,39 @@ class Profile:
         """One line a kernel, the slowest first; `rows` limits them."""
         step = self.step
         total = sum(task.seconds for task in step.tasks) or 1.0
-        lines = [
-            f"{'layer':24} {'kernel':16} {'what':26} {'shape':34} {'phase':>5} {'runs':>5} "
-            f"{'us':>9} {'share':>6} {'GFLOP/s':>8} {'GB/s':>7} {'of roof':>7}"
-        ]
+        heads = ("layer", "kernel", "what", "shape")
+        widths = (24, 16, 26, 34)
+        head = " ".join(f"{name:{width}}" for name, width in zip(heads, widths, strict=True))
+        numbers = f"{'phase':>5} {'runs':>5} {'us':>9} {'share':>6} {'GFLOP/s':>8} {'GB/s':>7}"
+        lines = [f"{head} {numbers} {'of roof':>7}"]
         slowest = sorted(step.tasks, key=lambda task: -task.seconds)
         for task in slowest[:rows]:
             seconds = max(task.seconds, 1e-9)
-            lines.append(
-                f"{_short(task.layer, 24):24} {_short(task.kernel, 16):16} "
-                f"{_short(task.label, 26):26} {_short(task.shape, 34):34} {task.phase:5} "
-                f"{task.times:5} {task.seconds * 1e6:9.1f} {task.seconds / total:6.1%} "
-                f"{task.flops / seconds / 1e9:8.1f} {task.bytes / seconds / 1e9:7.1f} "
-                f"{self.share_of_roof(task):7.0%}"
+            cells = (task.layer, task.kernel, task.label, task.shape)
+            words = " ".join(
+                f"{_short(cell, width):{width}}" for cell, width in zip(cells, widths, strict=True)
             )
+            figures = (
+                f"{task.phase:5} {task.times:5} {seconds * 1e6:9.1f} {seconds / total:6.1%} "
+                f"{task.flops / seconds / 1e9:8.1f} {task.bytes / seconds / 1e9:7.1f}"
+            )
+            lines.append(f"{words} {figures} {self.share_of_roof(task):7.0%}")
         if rows is not None and len(slowest) > rows:
             rest = sum(task.seconds for task in slowest[rows:])
             lines.append(f"({len(slowest) - rows} more kernels, {rest * 1e6:.1f} us)")
         stages = ", ".join(f"{name} {t * 1e3:.0f} ms" for name, t in step.compile_seconds.items())
-        lines += [
+        lines.append(
             f"step {step.step_seconds * 1e6:.1f} us on {step.rows} rows, {step.threads} threads, "
-            f"waiting at barriers {step.waiting * 1e6:.1f} us",
+            f"waiting at barriers {step.waiting * 1e6:.1f} us"
+        )
+        lines.append(
             f"memory {step.shared_bytes / 1e6:.2f} MB shared, "
-            f"{step.private_bytes / 1e6:.2f} MB a thread; compiling: {stages}",
+            f"{step.private_bytes / 1e6:.2f} MB a thread; compiling: {stages}"
+        )
+        lines.append(
             f"roof {self.roof.flops / 1e9:.0f} GFLOP/s, {self.roof.bandwidth / 1e9:.1f} GB/s "
-            "(NumPy's matrix product and copy; small values stay in cache and may exceed it)",
-        ]
+            "(NumPy's matrix product and copy; what stays in cache may exceed it)"
+        )
         return "\n".join(lines)
 
     def __str__(self) -> str:

@@ -19,6 +19,7 @@ BYTES = 4
 
 
 def operands(_kernel: WinnerFilterGradient | WinnerInputGradient) -> int:
+    """How many pointers the functions take."""
     return 4
 
 
@@ -138,8 +139,7 @@ def build_input(kernel: WinnerInputGradient, name: str, module: Module) -> None:
             with emit.loop(0, kernel.filters) as filters:
                 filter_ = weights.step(filters.index, _filter_bytes(kernel))
                 values = [
-                    emit.load(filter_ + unit.in_filter, vector(FLOAT, unit.lanes))
-                    for unit in group
+                    emit.load(filter_ + unit.in_filter, vector(FLOAT, unit.lanes)) for unit in group
                 ]
                 here = mine.step(filters.index, BYTES), slopes.step(filters.index, BYTES)
                 with emit.loop(0, kernel.windows) as windows:
@@ -150,9 +150,7 @@ def build_input(kernel: WinnerInputGradient, name: str, module: Module) -> None:
                         for unit, value in zip(group, values, strict=True):
                             place = corner + unit.in_image
                             old = emit.load(place, vector(FLOAT, unit.lanes))
-                            emit.store(
-                                emit.fma(emit.splat(slope, unit.lanes), value, old), place
-                            )
+                            emit.store(emit.fma(emit.splat(slope, unit.lanes), value, old), place)
 
     _samples(kernel, frame, sample)
     emit.finish()
