@@ -371,9 +371,14 @@ class GroupNormalization(ScaledNormalization):
         grouped = ops.reshape(x, (*shape[:at], *split, *shape[at + 1 :]))
         axes = tuple(axis for axis in range(1, len(shape) + 1) if axis != at)
         mean, variance = ops.moments(grouped, axes, keepdims=True)
-        weights = [1] * (len(shape) + 1)
-        weights[at : at + 2] = split
-        return ops.reshape(self.apply(grouped, mean, variance, weights), shape)
+        outputs = ops.reshape((grouped - mean) * ops.rsqrt(variance + self.epsilon), shape)
+        weights = [1] * len(shape)
+        weights[at] = -1
+        if self.gamma is not None:
+            outputs = outputs * ops.reshape(ops.cast(self.gamma, x.dtype), weights)
+        if self.beta is not None:
+            outputs = outputs + ops.reshape(ops.cast(self.beta, x.dtype), weights)
+        return ops.cast(outputs, self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return self.scaled_config("groups", "axis")
