@@ -165,6 +165,14 @@ def test_predict_nests_like_the_outputs(rng):
     np.testing.assert_array_equal(outputs["both"][0], x * 2)
 
 
+def test_predict_where_rows_become_more_rows(rng):
+    model = lamina.Sequential(
+        [lamina.Input((4, 3)), layers.Lambda(lambda x: ops.reshape(x, (-1, 3)) * 2.0)]
+    )
+    x = rng.random((70, 4, 3), np.float32)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), x.reshape(-1, 3) * 2)
+
+
 def test_predict_from_a_generator(samples):
     x, _ = samples
     model = linear()

@@ -77,7 +77,7 @@ class Prediction:
             parts.append(result)
             hooks.done(batch, result)
 
-        self.run_pass.epoch(
+        self.run_pass.one_by_one(
             Hooks(
                 each=hooks.each,
                 every=hooks.every,

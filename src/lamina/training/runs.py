@@ -78,6 +78,10 @@ class Pass:
         """Run the steps of one epoch; gives what the last step returned, None without a step."""
         if isinstance(self.source, ArraySource) and not self.model.run_eagerly:
             return self._array_epoch(self.source, hooks)
+        return self.one_by_one(hooks)
+
+    def one_by_one(self, hooks: Hooks) -> Any:
+        """Run the steps of one epoch batch by batch, whatever the data is."""
         return self._one_by_one(self._batches(), hooks)
 
     # --------------------------------------------------------------- arrays in memory
