@@ -64,6 +64,16 @@ class Trace:
         return site
 
 
+class Trial(Trace):
+    """A trace in which variables have their values, so that code may look at them."""
+
+    def read(self, variable: Variable) -> Node:
+        if variable not in self.states:
+            node = values.leaf(variable.buffer.copy(), variable.path)
+            self.states[variable] = self.current[variable] = node
+        return self.current[variable]
+
+
 @dataclass(frozen=True)
 class Traced:
     """A traced function.
@@ -99,9 +109,12 @@ class Place:
 
 
 @contextlib.contextmanager
-def abstract() -> Iterator[None]:
-    """Run code on tensors without values, for their shapes only; assignments are forgotten."""
-    token = values.active_trace.set(Trace())
+def abstract(*, known: bool = False) -> Iterator[None]:
+    """Run code for the shapes of its results only; assignments are forgotten.
+
+    known   variables have their values, so that code that looks at values runs, too
+    """
+    token = values.active_trace.set(Trial() if known else Trace())
     try:
         yield
     finally:

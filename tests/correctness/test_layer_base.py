@@ -500,6 +500,24 @@ def test_shapes_of_symbolic_calls(make, given, expected):
     assert y.shape == expected
 
 
+def test_shapes_of_code_that_looks_at_values():
+    class Looks(Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = Scale()
+
+        def call(self, x):
+            if float(ops.mean(self.inner(x))) > -1.0 and float(self.inner.factor[0]) == 1.0:
+                return ops.concatenate([x, x], axis=-1)
+            return x
+
+    layer = Looks()
+    assert layer(Input((None, 3))).shape == (None, None, 6)
+    assert int(layer.inner.calls.numpy()) == 0
+    with pytest.raises(TraceError, match="known only when the step runs"):
+        trace(layer, Type((Batch(1), 2, 3)))
+
+
 def test_structures_of_symbolic_outputs():
     class Splits(Layer):
         def call(self, x, extra=None):

@@ -328,10 +328,22 @@ def infer(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     except BatchError:
         first = _tried(function, args, kwargs, 3, STAND_INS[0])
         second = _tried(function, args, kwargs, 5, STAND_INS[1])
+    except TraceError:
+        # Code that looks at values runs on zeros; whether it can be compiled is another matter.
+        first = _tried(function, args, kwargs, 3, STAND_INS[0], known=True)
+        second = _tried(function, args, kwargs, 5, STAND_INS[1], known=True)
     return tree.map_structure(_symbolic_of, first, second)
 
 
-def _tried(function: Callable[..., Any], args: Any, kwargs: Any, rows: Any, stand_in: int) -> Any:
+def _tried(
+    function: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    rows: Any,
+    stand_in: int,
+    *,
+    known: bool = False,
+) -> Any:
     def value_of(leaf: Any) -> Any:
         if not isinstance(leaf, KerasTensor):
             return leaf
@@ -339,9 +351,11 @@ def _tried(function: Callable[..., Any], args: Any, kwargs: Any, rows: Any, stan
             size if size is not None else rows if axis == 0 else stand_in
             for axis, size in enumerate(leaf.shape)
         )
+        if known:
+            return ops.zeros(shape, leaf.dtype)
         return Tensor(input_node(Type(shape, leaf.dtype), leaf.name))
 
-    with abstract():
+    with abstract(known=known):
         filled_args, filled_kwargs = tree.map_structure(value_of, [list(args), kwargs])
         return function(*filled_args, **filled_kwargs)
 

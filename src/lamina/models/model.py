@@ -14,7 +14,7 @@ from lamina import serialization, tree
 from lamina.errors import ShapeError, layout, near_matches
 from lamina.layers.core import InputLayer
 from lamina.layers.layer import Layer
-from lamina.layers.symbolic import KerasTensor, is_keras_tensor
+from lamina.layers.symbolic import KerasTensor, infer, is_keras_tensor
 from lamina.layers.tracking import NOT_OWNED
 from lamina.metrics import Metric
 from lamina.models import configuration
@@ -27,9 +27,7 @@ from lamina.saving import (
 )
 from lamina.summary import print_summary
 from lamina.tensor import Tensor, cast
-from lamina.trace import trace
 from lamina.training.fitting import Fitting
-from lamina.training.steps import row_types
 
 RUNTIME = ("_steps", "_state_lock", "_run_lock", "history")
 
@@ -238,7 +236,13 @@ class Model(Layer, Fitting):
             self.built = True  # only the steps of its own call anything
             return
         if not self.built or any(not layer.built for layer in self._flatten_layers()):
-            trace(lambda inputs: self(inputs, training=False), row_types(x))
+            symbolic = tree.map_structure(
+                lambda leaf: (
+                    None if leaf is None else KerasTensor((None, *leaf.shape[1:]), str(leaf.dtype))
+                ),
+                x,
+            )
+            infer(lambda inputs: self(inputs, training=False), (symbolic,), {})
 
     def _structure(self) -> tuple[list[Layer], list[Any]]:
         """The layers and weights; those of a graph are looked up once, because it stays."""
