@@ -1,16 +1,19 @@
-"""Bring the axis that an op works along to where its kernel wants it, by transposes."""
+"""Bring what an op works along to where its kernel wants it, and in the dtype that it sums in."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lamina.ir.contractions import ConvFilterGrad, Dot
 from lamina.ir.control import Body, Scan
+from lamina.ir.elementary import HALVES, Reduce
 from lamina.ir.graph import Node, Op, Pick, apply, pick, rewrite
 from lamina.ir.indexing import Scatter
 from lamina.ir.movement import inverse, transpose
 from lamina.ir.order import Sort, TopK
 from lamina.ir.reductions import Cumulative
+from lamina.ir.scalar import cast
 from lamina.types import Type
 
 
@@ -34,6 +37,8 @@ def arrange(roots: Sequence[Node]) -> list[Node]:
         if isinstance(op, Scan):
             body = Body(op.body.parameters, tuple(arrange(op.body.results)))
             return node if body == op.body else apply(replace(op, body=body), *node.inputs)
+        if isinstance(op, (Reduce, Dot, ConvFilterGrad)):
+            return _summed_wide(node)
         if not isinstance(op, (Sort, TopK, Cumulative)):
             return node
         found = _along(op, node.inputs[0].type)
@@ -96,6 +101,25 @@ def _batch_first(op: Scatter, base: Node, index: Node, rows: Node) -> Node:
     if place and not op.batch and op.kind != "set":
         index, rows = (transpose(x, _to_front(place, x.type.rank)) for x in (index, rows))
     return apply(op, base, index, rows)
+
+
+def _summed_wide(node: Node) -> Node:
+    """Sum half precision over the batch in single precision, because it is summed in parts.
+
+    Before: reduce_sum[0](x: float16)    After: cast(reduce_sum[0](cast(x, float32)), float16)
+    """
+    op, x = node.op, node.inputs[0]
+    if node.dtype not in HALVES or x.type.batch_axis is None:
+        return node
+    wide = [cast(parent, "float32") for parent in node.inputs]
+    match op:
+        case Reduce(kind="sum", axes=axes) if x.type.batch_axis in axes:
+            return cast(apply(op, *wide), node.dtype)
+        case Dot(contract=contract) if x.type.batch_axis in {i for i, _ in contract}:
+            return cast(apply(replace(op, out_dtype="float32"), *node.inputs), node.dtype)
+        case ConvFilterGrad():
+            return cast(apply(op, *wide), node.dtype)
+    return node
 
 
 def _to_front(position: int, rank: int) -> tuple[int, ...]:
