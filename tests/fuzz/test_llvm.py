@@ -39,9 +39,7 @@ def same_bits(found, expected):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_native_code_computes_what_the_reference_does(seed):
-    program = random_program(seed)
+def check(program, seed, tolerance):
     native = compile_llvm(program, CAPACITY)
     reference = compile_reference(program, CAPACITY)
     for rows in ROWS:
@@ -50,7 +48,29 @@ def test_native_code_computes_what_the_reference_does(seed):
         found = [*native(inputs, states), *states]
         expected = [*reference(inputs, expected_states), *expected_states]
         for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4, err_msg=f"{rows} rows")
+            np.testing.assert_allclose(
+                np.asarray(one, np.float64),
+                np.asarray(other, np.float64),
+                rtol=tolerance,
+                atol=tolerance,
+                err_msg=f"{rows} rows",
+            )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_native_code_computes_what_the_reference_does(seed):
+    check(random_program(seed), seed, 3e-4)
+
+
+@pytest.mark.parametrize("seed", SEEDS[::2])
+def test_in_double_precision_little_but_the_order_of_sums_differs(seed):
+    check(random_program(seed, dtype="float64"), seed, 1e-9)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 0.05), ("bfloat16", 0.3)])
+@pytest.mark.parametrize("seed", SEEDS[1::4])
+def test_half_precision_is_as_near_as_its_digits_allow(seed, dtype, tolerance):
+    check(random_program(seed, dtype=dtype), seed, tolerance)
 
 
 @pytest.mark.parametrize("seed", SEEDS[::4])
