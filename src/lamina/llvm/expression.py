@@ -63,6 +63,7 @@ class Point:
     lanes    how many neighbouring points along `axis`
     mask     which lanes are inside of the kernel's range (i1 lanes); None if all are
     hoist    whether loads may move out of loops: not where the point itself may not exist
+    reach    where the indexes of all lanes are known to lie on `axis`, as (first, last + 1)
     """
 
     indexes: tuple[Index, ...]
@@ -70,6 +71,7 @@ class Point:
     lanes: int = 1
     mask: Value | None = None
     hoist: bool = True
+    reach: tuple[int, int] | None = None
 
     def stride(self, strides: Sequence[int]) -> int:
         """How far apart two neighbouring lanes are."""
@@ -172,6 +174,20 @@ def bounds(emit: Emit, point: Point, guards: Iterable[Guard]) -> Bounds:
             inside = lanes.below(extent)
             mask = inside if mask is None else mask & inside
     return Bounds(True, scalar, mask)
+
+
+def _settled(point: Point, guard: Guard) -> bool | None:
+    """Whether a guard on the vector's axis alone holds in all of the reach, or in none of it."""
+    axis = point.axis
+    if axis is None or point.reach is None or not guard.strides[axis]:
+        return None
+    if any(stride for number, stride in enumerate(guard.strides) if number != axis):
+        return None
+    first, last = point.reach[0], point.reach[1] - 1
+    ends = sorted(guard.offset + guard.strides[axis] * number for number in (first, last))
+    if guard.low <= ends[0] and ends[1] < guard.high:
+        return True
+    return False if ends[1] < guard.low or ends[0] >= guard.high else None
 
 
 def both(one: Value | None, other: Value | None) -> Value | None:

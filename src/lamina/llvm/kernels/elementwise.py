@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TypeGuard
 
 from lamina.llvm.emit import I32, I64, MEMORY, POINTER, Emit, Index, Module, Place, Value, vector
@@ -22,6 +23,7 @@ from lamina.llvm.kernels.nest import (
     Axis,
     Frame,
     Span,
+    cuts,
     loops,
     masked,
     merge,
@@ -35,6 +37,7 @@ from lamina.types import itemsize
 
 _LIGHT = 12  # instructions of a body up to which the loop around it is worth unrolling
 _UNROLL = 4
+_STRETCHES = 6  # of the vector's axis, between changes of guards
 _TOGETHER = 4  # vectors of a transposed tile that are evaluated side by side
 _CHEAP = {
     "add", "sub", "mul", "div", "maximum", "minimum", "neg", "abs", "where", "square", "sqrt",
@@ -94,10 +97,27 @@ class _Sweeper:
             evaluation.store(self.stores)
 
     def sweep(self, indexes: dict[int, Index], start: Index, stop: Index) -> None:
-        """Cut the axis into vectors, several at a time if the body is light."""
+        """Cut the axis into vectors, several at a time if the body is light.
+
+        Where guards change along the axis (a concatenation, padding) each stretch between two
+        changes has its own loop, in which they are settled.
+        """
+        assert self.axis is not None
         emit = self.frame.emit
-        unroll = _UNROLL if weight(self.expression.body) <= _LIGHT else 1
-        sweep(emit, start, stop, emit.lanes, unroll, lambda spans: self.visit(indexes, spans))
+        body = self.expression.body
+        unroll = _UNROLL if weight(body) <= _LIGHT else 1
+        extent = self.axes[self.axis].extent
+        edges = cuts(body, self.axis, extent) if isinstance(extent, int) else []
+        if not 3 <= len(edges) <= _STRETCHES + 1:
+            sweep(emit, start, stop, emit.lanes, unroll, lambda spans: self.visit(indexes, spans))
+            return
+        for first, last in pairwise(edges):
+
+            def visit(spans: list[Span], reach: tuple[int, int] = (first, last)) -> None:
+                self.visit(indexes, [replace(span, reach=reach) for span in spans])
+
+            low, high = _overlap(emit, start, stop, first, last)
+            sweep(emit, low, high, emit.lanes, unroll, visit)
 
     def cross(self, indexes: dict[int, Index], crossing: int) -> None:
         """Tiles of lanes x lanes, where some loads have unit stride along `crossing` instead."""
@@ -157,6 +177,17 @@ class _Sweeper:
                     evaluation.known[number] = emit.load(start, kind)
                 evaluations.append(evaluation)
             self._finish(evaluations)
+
+
+def _overlap(emit: Emit, start: Index, stop: Index, first: int, last: int) -> tuple[Index, Index]:
+    """The part of `[start, stop)` that lies in `[first, last)`; perhaps one that stops early."""
+    if start.number is not None and stop.number is not None:
+        known = max(start.number, first)
+        return Index(None, known), Index(None, max(known, min(stop.number, last)))
+    begin, end = start.on(emit), stop.on(emit)
+    low = emit.select(begin > first, begin, first)
+    high = emit.select(end < last, end, last)
+    return Index(low), Index(emit.select(high > low, high, low))
 
 
 def _transpose(

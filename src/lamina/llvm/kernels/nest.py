@@ -188,6 +188,26 @@ def merge(
     return Merge(tuple(axes), tuple(kept), sum(sides))
 
 
+def cuts(body: Iterable[Instruction], axis: int, extent: int) -> list[int]:
+    """Where guards on this axis alone begin or stop to hold, between 0 and the extent."""
+    found = {0, extent}
+    for instruction in body:
+        if not isinstance(instruction, Load | Lookup | Inside):
+            continue
+        for guard in instruction.guards:
+            stride = guard.strides[axis]
+            if stride and sum(map(bool, guard.strides)) == 1:
+                for limit in (guard.low, guard.high):
+                    # The first index at which the guarded number has reached the limit.
+                    number = (
+                        -((guard.offset - limit) // stride)
+                        if stride > 0
+                        else ((guard.offset - limit) // -stride + 1)
+                    )
+                    found.add(min(max(number, 0), extent))
+    return sorted(found)
+
+
 # ------------------------------------------------------------------------- walking
 
 
@@ -205,11 +225,15 @@ def loops(frame: Frame, axes: Sequence[Axis], order: Sequence[int]) -> Iterator[
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of the vector's axis: its first index, its lanes, and which of them count."""
+    """A stretch of the vector's axis: its first index, its lanes, and which of them count.
+
+    `reach` is where all indexes are known to lie, see `Point`.
+    """
 
     index: Index
     lanes: int
     mask: Value | None = None
+    reach: tuple[int, int] | None = None
 
 
 def sweep(
@@ -299,4 +323,4 @@ def point(indexes: dict[int, Index], rank: int, axis: int | None, span: Span | N
     numbers = tuple(whole[axis] for axis in range(rank))
     if span is None or axis is None:
         return Point(numbers)
-    return Point(numbers, axis, span.lanes, span.mask)
+    return Point(numbers, axis, span.lanes, span.mask, reach=span.reach)
