@@ -346,7 +346,8 @@ class Lowering:
 
     def _lower_contraction(self, group: Group) -> None:
         anchor = group.anchors[0]
-        found = pieces(anchor, self.required, self.reordered)
+        repeated = self.outer is not None
+        found = pieces(anchor, self.required, self.reordered, repeated=repeated)
         if group.partial:
             self._lower_partial_contraction(anchor, found[0])
             return

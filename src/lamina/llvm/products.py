@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from lamina.errors import ShapeError
 from lamina.ir.contractions import Conv, ConvFilterGrad, ConvInputGrad, Dot
 from lamina.ir.graph import Node
+from lamina.llvm import choices
 from lamina.llvm.kernel import Guard
 from lamina.llvm.views import Affine, Index, View, axis, nowhere
 from lamina.types import Dimension, Shape
@@ -47,7 +48,9 @@ Memory = Callable[[Node], View]
 Reordered = Callable[[View, tuple[int, ...]], View]
 
 
-def pieces(node: Node, memory: Memory, reordered: Reordered) -> list[Piece]:
+def pieces(
+    node: Node, memory: Memory, reordered: Reordered, *, repeated: bool = False
+) -> list[Piece]:
     """The loops of `node`.
 
     Columns that are one element wide, as the filter axis of a convolution to one channel, give
@@ -56,11 +59,13 @@ def pieces(node: Node, memory: Memory, reordered: Reordered) -> list[Piece]:
     memory      gives the view of an operand
     reordered   gives a contiguous copy of a view with its axes in another order, for operands
                 whose columns do not lie side by side
+    repeated    the product runs in a time loop, so that what does not change in it may be laid
+                out as the kernel likes it best
     """
     a, b = (memory(parent) for parent in node.inputs)
     match node.op:
         case Dot():
-            return [_wide(_dot(node, node.op, a, b, reordered))]
+            return [_wide(_dot(node, node.op, a, b, reordered, repeated=repeated))]
         case Conv():
             return [_wide(_convolution(node, node.op, a, b))]
         case ConvFilterGrad():
@@ -101,7 +106,9 @@ def _wide(piece: Piece) -> Piece:
 # ------------------------------------------------------------------------- products
 
 
-def _dot(node: Node, op: Dot, a: View, b: View, reordered: Reordered) -> Piece:
+def _dot(
+    node: Node, op: Dot, a: View, b: View, reordered: Reordered, *, repeated: bool
+) -> Piece:
     a_batch = [x % len(a.shape) for x, _ in op.batch]
     b_batch = [y % len(b.shape) for _, y in op.batch]
     a_contract = [x % len(a.shape) for x, _ in op.contract]
@@ -124,12 +131,58 @@ def _dot(node: Node, op: Dot, a: View, b: View, reordered: Reordered) -> Piece:
         b_axes = [None if i is None else places[i] for i in b_axes]
         b_contract = [places[i] for i in b_contract]
     reduced = tuple(a.shape[i] for i in a_contract)
+    constant = all(i is None for i in b_axes[:-1]) and not b.loops
+    if repeated and constant and last is not None and choices.in_panels(b.shape, space[-1]):
+        return _in_panels(a, b, a_axes, a_contract, b_contract, last, space, reordered)
     sides = (
         Side(a, a.offset, tuple(_stride(a, i) for i in (*a_axes, *a_contract))),
         Side(b, b.offset, tuple(_stride(b, i) for i in (*b_axes, *b_contract))),
     )
     index = tuple(axis(i, len(space)) for i in range(len(node.shape)))
     return Piece(space, reduced, index, sides)
+
+
+def _in_panels(
+    a: View,
+    b: View,
+    a_axes: list[int | None],
+    a_contract: list[int],
+    b_contract: list[int],
+    last: int,
+    space: Shape,
+    reordered: Reordered,
+) -> Piece:
+    """A product whose right side is copied into panels of columns, once for a whole time loop.
+
+    Rows of a wide matrix lie a multiple of a kilobyte apart and push each other out of the first
+    cache; the rows of a panel lie side by side.
+    """
+    width = choices.PANEL_COLUMNS
+    columns = int(space[-1])
+    shape = [*b.shape, width]
+    strides = [*b.strides, b.strides[last]]
+    shape[last], strides[last] = columns // width, b.strides[last] * width
+    cut = replace(b, shape=tuple(shape), strides=tuple(strides))
+    panels = reordered(cut, (last, *b_contract, len(b.shape)))
+    count = len(space) + 1
+    index = tuple(axis(i, count) for i in range(len(space) - 1))
+    place = axis(count - 2, count).scaled(width).plus(axis(count - 1, count))
+    terms = tuple(_stride(a, i) for i in a_contract)
+    rows = tuple(_stride(a, i) for i in a_axes[:-1])
+    sides = (
+        Side(a, a.offset, (*rows, 0, 0, *terms)),
+        Side(
+            panels,
+            panels.offset,
+            (*(0 for _ in rows), panels.strides[0], 1, *panels.strides[1:-1]),
+        ),
+    )
+    return Piece(
+        (*space[:-1], columns // width, width),
+        tuple(a.shape[i] for i in a_contract),
+        (*index, place),
+        sides,
+    )
 
 
 def _stride(view: View, position: int | None) -> int:
