@@ -67,10 +67,10 @@ def pieces(extent: int, largest: int) -> list[tuple[int, int]]:
     >>> pieces(32, 12), pieces(30, 10)
     ([(11, 2), (10, 1)], [(10, 3)])
     """
-    count = -(-extent // largest)
+    count = max(1, -(-extent // largest))
     small, more = divmod(extent, count)
     sizes = [(small + 1, more), (small, count - more)]
-    return [(size, number) for size, number in sizes if number]
+    return [(size, number) for size, number in sizes if size and number]
 
 
 def descending(largest: int, vectors: int) -> list[int]:
@@ -173,6 +173,7 @@ def tile_shape(
     terms: int,
     *,
     a_vectors: bool = False,
+    guarded: bool = False,
 ) -> TileShape:
     """The register tile for the given axes of rows and number of column vectors.
 
@@ -180,10 +181,16 @@ def tile_shape(
     vectors    vectors in a row of columns
     terms      products in a sum
     a_vectors  both operands are vectors along the columns (depthwise), nothing is broadcast
+    guarded    every element is tested: much code, for the few outputs at a border
     """
     best, least = TileShape((1,) * len(rows), 1), math.inf
     for width in range(1, min(vectors, WIDEST_TILE) + 1):
         most = accumulators(target, width)
+        if a_vectors:
+            # More would keep too many loaded vectors alive at a time.
+            most = min(most, max(1, 8 // width))
+        if guarded:
+            most = min(most, 2)
         for box in _boxes(rows, most):
             cost = _tiling_cost(target, rows, box, vectors, width, terms, a_vectors=a_vectors)
             if cost < least:
@@ -300,6 +307,21 @@ def block_rows(capacity: int, parts: int, row_bytes: int) -> int:
     if fitting > SMALLEST_BLOCK:
         fitting -= fitting % SMALLEST_BLOCK
     return min(most, fitting)
+
+
+# Columns of a panel, and how wide a constant matrix in a time loop must be to be cut into panels.
+PANEL_COLUMNS = 32
+WIDEST_UNCUT = 128
+
+
+def in_panels(shape: Sequence[Dimension], columns: Dimension) -> bool:
+    """Whether the right side of a product in a time loop is copied into panels before the loop."""
+    return (
+        isinstance(columns, int)
+        and columns > WIDEST_UNCUT
+        and columns % PANEL_COLUMNS == 0
+        and all(isinstance(size, int) for size in shape)
+    )
 
 
 def reduces_better(

@@ -106,9 +106,7 @@ def _wide(piece: Piece) -> Piece:
 # ------------------------------------------------------------------------- products
 
 
-def _dot(
-    node: Node, op: Dot, a: View, b: View, reordered: Reordered, *, repeated: bool
-) -> Piece:
+def _dot(node: Node, op: Dot, a: View, b: View, reordered: Reordered, *, repeated: bool) -> Piece:
     a_batch = [x % len(a.shape) for x, _ in op.batch]
     b_batch = [y % len(b.shape) for _, y in op.batch]
     a_contract = [x % len(a.shape) for x, _ in op.contract]
@@ -158,7 +156,8 @@ def _in_panels(
     cache; the rows of a panel lie side by side.
     """
     width = choices.PANEL_COLUMNS
-    columns = int(space[-1])
+    columns = space[-1]
+    assert isinstance(columns, int)
     shape = [*b.shape, width]
     strides = [*b.strides, b.strides[last]]
     shape[last], strides[last] = columns // width, b.strides[last] * width
