@@ -27,8 +27,7 @@ import numpy as np
 from lamina.llvm import engine, host
 from lamina.llvm.emit import Module
 from lamina.llvm.kernels import contraction
-from lamina.llvm.kernels.schedule import schedule
-from lamina.llvm.kernels.winograd import Winograd, winograd
+from lamina.llvm.kernels.schedule import Schedule
 
 # The specifications are those of the tests.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "correctness"))
@@ -171,14 +170,15 @@ def main() -> None:
             continue
         rate, emit, compiling = measure(case, target, arguments.repeat)
         roof = matmul_rate(10)
-        plan = winograd(case.kernel, target) or schedule(case.kernel, target)
-        if isinstance(plan, Winograd):
-            tile = f"winograd {plan.group}/{plan.rows}"
-        else:
-            tile = "x".join(map(str, [size for size in plan.tile[:-1] if size > 1])) or "1"
+        plan = contraction.plan(case.kernel, target)
+        match plan:
+            case Schedule():
+                tile = "x".join(map(str, [size for size in plan.tile[:-1] if size > 1])) or "1"
+                tile += f" x {plan.vectors}"
+            case _:
+                tile = type(plan).__name__
         print(
-            f"{case.name:44s} {rate:7.0f} {rate / roof:6.2f} {emit:8.1f} {compiling:11.1f}"
-            f"  {tile} x {plan.vectors}",
+            f"{case.name:44s} {rate:7.0f} {rate / roof:6.2f} {emit:8.1f} {compiling:11.1f}  {tile}",
             flush=True,
         )
 

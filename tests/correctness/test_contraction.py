@@ -85,7 +85,7 @@ def check(case: Case, target: host.Target, *, at_end: bool = True) -> list[np.nd
         if number not in written:
             assert np.array_equal(array, right.ravel())
             continue
-        if array.dtype.kind in "iu":
+        if array.dtype.kind in "iu" or not array.size:
             assert np.array_equal(array, right.ravel())
             continue
         epsilon = EPSILON.get(str(array.dtype), 2.0**-8)
@@ -100,6 +100,8 @@ def check(case: Case, target: host.Target, *, at_end: bool = True) -> list[np.nd
 PRODUCTS = [
     dot(5, 7, 9),
     dot(1, 1, 1),
+    dot(3, 21, 0, kind="bias_relu"),
+    dot(0, 21, 5),
     dot(8, 32, 16),
     dot(8, 32, 16, kind="bias_relu"),
     dot(23, 37, 11, kind="bias_relu"),
@@ -189,6 +191,13 @@ GRADIENTS = [
     input_gradient(Geometry(BATCH, (17, 16), 32, 64), rows=2),
     depthwise(Geometry(BATCH, (9, 8), 20, 20), rows=2, kind="bias_relu"),
     depthwise(Geometry(BATCH, (9, 8), 32, 32, padding=same(3)), rows=2),
+    depthwise(
+        Geometry(BATCH, (9, 8), 32, 32, (5, 4), padding=((3, 1), (0, 2))), rows=3, kind="residual"
+    ),
+    depthwise(
+        Geometry(BATCH, (13, 12), 40, 40, padding=same(3), strides=(2, 2)), rows=3, part=(1, 3)
+    ),
+    depthwise(Geometry(BATCH, (2, 2), 40, 40, padding=same(3)), rows=3),
     depthwise(Geometry(BATCH, (9, 8), 7, 7, strides=(2, 2), padding=same(3)), rows=2),
 ]
 
@@ -244,13 +253,17 @@ def drawn(seed: int) -> Case:
     geometry = Geometry(
         BATCH,
         image,
-        size(1, 40),
-        size(1, 70),
+        pick(size(1, 40), 16, 32, 48),
+        pick(size(1, 70), 16, 32, 64),
         kernel,
         (size(1, 3), size(1, 3)),
         pick(((0, 0), (0, 0)), padding),
         dilation,
     )
+    if pick(True, False, False):
+        # What Winograd's method takes.
+        image = tuple(3 + size(0, 14) for _ in range(2))
+        geometry = Geometry(BATCH, image, 32, pick(32, 48, 64), padding=pick(same(3), padding))
     more = {"rows": rows, "capacity": capacity}
     match pick("forward", "forward", "input", "filter", "units", "depthwise"):
         case "forward":

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from lamina.llvm import choices
 from lamina.llvm.emit import I64, POINTER, Emit, Index, Module, Place, Value, index
 from lamina.llvm.host import Target
 from lamina.llvm.kernel import Contraction
+from lamina.llvm.kernels.borders import cut
 from lamina.llvm.kernels.halo import SCRATCH, copy_image
 from lamina.llvm.kernels.schedule import (
     BEFORE,
@@ -26,6 +27,7 @@ from lamina.llvm.kernels.schedule import (
     Item,
     RowBlock,
     Schedule,
+    moves,
     schedule,
 )
 from lamina.llvm.kernels.tiles import Panel, Terms, Tiles, Where
@@ -36,14 +38,34 @@ Segment = tuple[Index, Index, int]
 """Start, stop and step of a loop."""
 
 
+@dataclass(frozen=True)
+class Parts:
+    """Contractions over parts of the space, one after another for every step of the split axis."""
+
+    schedules: tuple[Schedule, ...]
+
+    @property
+    def scratch_bytes(self) -> int:
+        return max(one.scratch_bytes for one in self.schedules)
+
+
 @functools.lru_cache(maxsize=1024)
-def _schedule(kernel: Contraction, target: Target) -> Schedule | Winograd:
-    return winograd(kernel, target) or schedule(kernel, target)
+def plan(kernel: Contraction, target: Target) -> Schedule | Winograd | Parts:
+    """How a contraction is computed."""
+    fast = winograd(kernel, target)
+    if fast:
+        return fast
+    column = len(kernel.space) - 1
+    if kernel.a.guards and moves(kernel.a, column) and moves(kernel.b, column):
+        parts = cut(kernel) if kernel.split < column and not kernel.accumulate else None
+        if parts:
+            return Parts(tuple(schedule(part, target, part=True) for part in parts))
+    return schedule(kernel, target)
 
 
 def scratch_bytes(kernel: Contraction, target: Target) -> int:
     """How much scratch, aligned to 64 bytes, a call of the kernel needs."""
-    return _schedule(kernel, target).scratch_bytes
+    return plan(kernel, target).scratch_bytes
 
 
 def operands(kernel: Contraction) -> int:
@@ -58,28 +80,42 @@ def operands(kernel: Contraction) -> int:
 
 def build(kernel: Contraction, name: str, module: Module) -> None:
     """Write the function `name` for a contraction into the module."""
-    plan = _schedule(kernel, module.target)
     count = operands(kernel)
     parameters = [(POINTER, f"operand{number}") for number in range(count)]
     parameters += [(POINTER, "scratch"), (I64, "low"), (I64, "high"), (I64, "rows")]
     emit = module.function(name, parameters)
-    if isinstance(plan, Winograd):
-        pointers = emit.parameters
-        write(emit, plan, pointers[:count], *pointers[count:])
-    else:
-        _Loops(emit, plan, count).write()
+    pointers = emit.parameters[:count]
+    scratch, low, high, rows = emit.parameters[count:]
+    match plan(kernel, module.target):
+        case Winograd() as chosen:
+            write(emit, chosen, pointers, scratch, low, high, rows)
+        case Parts(schedules):
+            with emit.loop(low, high) as at:
+                here, after = at.index.on(emit), (at.index + 1).on(emit)
+                for one in schedules:
+                    _Loops(emit, one, pointers, scratch, here, after, rows).write()
+        case Schedule() as chosen:
+            _Loops(emit, chosen, pointers, scratch, low, high, rows).write()
     emit.finish()
 
 
 class _Loops:
     """The loops around the tiles of one contraction."""
 
-    def __init__(self, emit: Emit, plan: Schedule, count: int) -> None:
+    def __init__(
+        self,
+        emit: Emit,
+        plan: Schedule,
+        operands: Sequence[Value],
+        scratch: Value,
+        low: Value,
+        high: Value,
+        rows: Value,
+    ) -> None:
         self.emit = emit
         self.plan = plan
         self.kernel = plan.nest.kernel
-        self.operands = emit.parameters[:count]
-        self.scratch, low, high, self.rows = emit.parameters[count:]
+        self.operands, self.scratch, self.rows = operands, scratch, rows
         self.low, self.high = low * plan.nest.scale, high * plan.nest.scale
         self.column = len(self.kernel.space) - 1
         self.later_block: Value | None = None

@@ -125,12 +125,16 @@ def _guess(size: Dimension) -> int:
     return size if isinstance(size, int) else size.rows(choices.USUAL_ROWS[1])
 
 
-def schedule(kernel: Contraction, target: Target) -> Schedule:
-    """Arrange the loops of `kernel`; depends on nothing but shapes, strides and the target."""
+def schedule(kernel: Contraction, target: Target, *, part: bool = False) -> Schedule:
+    """Arrange the loops of `kernel`; depends on nothing but shapes, strides and the target.
+
+    A `part` of a convolution keeps its guards, and is called for one step of its split axis after
+    the other.
+    """
     nest = simplify(Nest(kernel))
     halo: Halo | None = None
     reaches: tuple[Reach, ...] = ()
-    if nest.kernel.a.guards:
+    if nest.kernel.a.guards and not part:
         tapped = _tapped(nest)
         staged = None if tapped else with_halo(nest.kernel)
         if tapped:
@@ -150,6 +154,8 @@ def schedule(kernel: Contraction, target: Target) -> Schedule:
     around = [axis for axis in range(column) if nest.source and nest.source.strides[axis]]
     if reaches:
         around = [axis for axis in rows if axis not in counts]
+    if part:
+        around = [kernel.split]
     blocks = [Block(reach.tap, 1) for reach in reaches if reach.tap >= 0] or _blocks(nest)
     blocks.sort(key=lambda block: block.axis)
     inside = [axis for axis in rows if axis not in around]
@@ -161,6 +167,7 @@ def schedule(kernel: Contraction, target: Target) -> Schedule:
         -(-_guess(kernel.space[-1]) // lanes),
         math.prod(terms),
         a_vectors=moves(kernel.a, column),
+        guarded=bool(kernel.a.guards),
     )
     of_axis = dict(zip(inside, shape.rows, strict=True))
     summed = bool(blocks) and not kernel.accumulate
