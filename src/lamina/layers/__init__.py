@@ -142,6 +142,18 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "GroupedQueryAttention",
         "MultiHeadAttention",
     ),
+    "features": ("CategoryEncoding", "Discretization", "Normalization", "Rescaling"),
+    "augmentation": (
+        "CenterCrop",
+        "RandomBrightness",
+        "RandomContrast",
+        "RandomCrop",
+        "RandomFlip",
+        "RandomRotation",
+        "RandomTranslation",
+        "RandomZoom",
+        "Resizing",
+    ),
 }
 
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
