@@ -111,6 +111,7 @@ class _Sweeper:
         if not 3 <= len(edges) <= _STRETCHES + 1:
             sweep(emit, start, stop, emit.lanes, unroll, lambda spans: self.visit(indexes, spans))
             return
+        unroll = max(1, unroll // (len(edges) - 1))
         for first, last in pairwise(edges):
 
             def visit(spans: list[Span], reach: tuple[int, int] = (first, last)) -> None:

@@ -46,9 +46,11 @@ def _sort_row(kernel: Sort, frame: Frame, row: Index) -> None:
     with emit.loop(0, kernel.length) as loop:
         emit.store(emit.resize(loop.index.on(emit), I32), scratch.step(loop.index, 4))
     passes = max(0, (kernel.length - 1).bit_length())
-    for number in range(passes):
-        source, target = (scratch, other) if number % 2 == 0 else (other, scratch)
-        _merge_runs(kernel, emit, keys, source, target, 1 << number)
+    runs = [emit.value(1, I64), scratch.pointer, other.pointer]
+    with emit.loop(0, passes, carry=runs) as loop:
+        run, source, target = loop.carry
+        _merge_runs(kernel, emit, keys, Place(source), Place(target), run)
+        loop.next = [run * 2, target, source]
     order = scratch if passes % 2 == 0 else other
     count = kernel.length if kernel.top is None else kernel.top
     with emit.loop(0, count) as loop:
@@ -56,39 +58,38 @@ def _sort_row(kernel: Sort, frame: Frame, row: Index) -> None:
         half = len(kernel.carried) + 1
         for position, dtype in enumerate((kernel.dtype, *kernel.carried)):
             size = itemsize(dtype)
-            source = Place(frame.operands[position]).step(row, kernel.length * size)
-            target = Place(frame.operands[half + position]).step(row, count * size)
-            value = emit.load(source.step(chosen, size), MEMORY[dtype])
-            emit.store(value, target.step(loop.index, size))
+            whence = Place(frame.operands[position]).step(row, kernel.length * size)
+            where = Place(frame.operands[half + position]).step(row, count * size)
+            value = emit.load(whence.step(chosen, size), MEMORY[dtype])
+            emit.store(value, where.step(loop.index, size))
 
 
 def _merge_runs(
-    kernel: Sort, emit: Emit, keys: Place, source: Place, target: Place, run: int
+    kernel: Sort, emit: Emit, keys: Place, source: Place, target: Place, run: Value
 ) -> None:
     """Merge neighbouring sorted runs of `run` positions."""
     size = itemsize(kernel.dtype)
 
     def key(number: Value) -> Value:
-        value = emit.load(keys.step(number, size), MEMORY[kernel.dtype])
+        value = emit.load(keys.step(emit.resize(number, I64), size), MEMORY[kernel.dtype])
         return from_memory(emit, value, kernel.dtype)
 
     def smaller(a: Value, b: Value) -> Value:
         return emit.select(a < b, a, b)
 
     length = emit.value(kernel.length, I64)
-    with emit.loop(0, kernel.length, 2 * run) as loop:
-        middle = smaller((loop.index + run).on(emit), length)
-        end = smaller((loop.index + 2 * run).on(emit), length)
-        first = loop.index.on(emit)
-        with emit.loop(loop.index, end, 1, [first, middle]) as output:
+    pairs = (length + (run * 2 - 1)) // (run * 2)
+    with emit.loop(0, pairs, nonempty=True) as loop:
+        first = loop.index.on(emit) * (run * 2)
+        middle = smaller(first + run, length)
+        end = smaller(middle + run, length)
+        with emit.loop(first, end, 1, [first, middle], nonempty=True) as output:
             left, right = output.carry
             # An exhausted run is not read: its position is replaced by one of the other run.
             left_open, right_open = left < middle, right < end
-            at_left = emit.select(left_open, left, right)
-            at_right = emit.select(right_open, right, left)
-            one = emit.load(source.step(at_left, 4), I32)
-            two = emit.load(source.step(at_right, 4), I32)
-            before = _before(kernel, key(emit.resize(two, I64)), key(emit.resize(one, I64)))
+            one = emit.load(source.step(emit.select(left_open, left, right), 4), I32)
+            two = emit.load(source.step(emit.select(right_open, right, left), 4), I32)
+            before = _before(kernel, key(two), key(one))
             take_right = ~left_open | (right_open & before)
             emit.store(emit.select(take_right, two, one), target.step(output.index, 4))
             step = emit.cast("zext", take_right, I64)
