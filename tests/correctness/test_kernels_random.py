@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from kernel_oracle import TARGETS, meaning, run
@@ -149,6 +151,24 @@ def check(kernel, target, maker: Maker, low: int, high: int) -> None:
             np.testing.assert_array_equal(have, want)
 
 
+def check_bits(kernel, target, maker: Maker, extent: int) -> None:
+    """However many calls share the work, the bits are the same."""
+    if any(load.operand == store.operand for load in loads(kernel) for store in kernel.stores):
+        return
+    whole = run(kernel, target, maker.arrays, 0, extent, ROWS)
+    cuts = sorted({0, extent, extent // 3, min(extent, 7), extent - extent // 4})
+    shared = list(maker.arrays)
+    for low, high in pairwise(cuts):
+        shared = run(kernel, target, shared, low, high, ROWS)
+    for one, other in zip(whole, shared, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def loads(kernel) -> list[Load]:
+    bodies = (kernel.body, getattr(kernel, "after", ()))
+    return [item for body in bodies for item in body if isinstance(item, Load)]
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("seed", range(60))
 def test_random_elementwise(target, seed):
@@ -163,6 +183,7 @@ def test_random_elementwise(target, seed):
     low, high = maker.part(extents[split])
     kernel = Elementwise(space, tuple(body), tuple(stores), split)
     check(kernel, target, maker, low, high)
+    check_bits(kernel, target, maker, extents[split])
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -200,6 +221,8 @@ def test_random_reductions(target, seed):
         space, reduced, tuple(body), results, tuple(after), tuple(stores), split, accumulate
     )
     check(kernel, target, maker, low, high)
+    if split < count:
+        check_bits(kernel, target, maker, extents[split])
 
 
 @pytest.mark.parametrize("target", TARGETS)

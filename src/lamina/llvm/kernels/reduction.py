@@ -69,6 +69,7 @@ class _Plan:
     dtypes: list[str]
     positions: tuple[int, ...]
     accumulate: bool
+    ways: int = 1
 
     @property
     def emit(self) -> Emit:
@@ -262,6 +263,11 @@ def _in_blocks(
 def _along_space(plan: _Plan, axis: int | None) -> None:
     emit = plan.emit
     reduced = list(plan.reduced)
+    vectors = 1 if axis is None else _tile_vectors(plan, axis)
+    if vectors * len(plan.reducers) < 4 and weight(plan.before.body) <= 12:
+        # Few vectors in a tile: several terms in flight hide the latency of an addition. As the
+        # order of terms depends on it, narrower tiles at the edge do the same.
+        plan = replace(plan, ways=4)
     order = [number for number in range(plan.spaces) if number != axis]
     with loops(plan.frame, plan.axes, order) as indexes:
 
@@ -280,7 +286,7 @@ def _along_space(plan: _Plan, axis: int | None) -> None:
             visit([None])
         else:
             start, stop = plan.axes[axis].bounds(plan.frame)
-            sweep(emit, start, stop, emit.lanes, _tile_vectors(plan, axis), visit)
+            sweep(emit, start, stop, emit.lanes, vectors, visit)
 
 
 def _tile_vectors(plan: _Plan, axis: int) -> int:
@@ -327,8 +333,7 @@ def _reduce_tile(
     emit = plan.emit
     lanes = spans[0].lanes if spans[0] is not None else 1
     width = len(plan.reducers)
-    # With few vectors in the tile, several terms in flight hide the latency of an addition.
-    ways = 4 if len(spans) * width < 4 and not rest and weight(plan.before.body) <= 12 else 1
+    ways = 1 if rest else plan.ways
 
     def step(position: Index, states: Sequence[State]) -> list[State]:
         inside = {**where, number: position}
