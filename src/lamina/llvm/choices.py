@@ -36,9 +36,11 @@ USEFUL_SHARE = 0.8
 TERMS_A_TAP = 24
 # Channels x filters up to which the transformed filters of Winograd's method stay in cache.
 LARGEST_WINOGRAD = 128 * 128
-# Bytes of them that are read fast, and of the inputs and products of a group of tiles.
+# Bytes of them that are read fast; of the inputs and products of a group of tiles beside them; and
+# where the filters come from far away, so that a group must be large to make that worth while.
 NEAR_WINOGRAD = 600_000
-WINOGRAD_BYTES = 400_000
+NEAR_GROUP = 150_000
+FAR_GROUP = 400_000
 # Bytes of `b` that stay in the second level of cache while one image after the other is taken.
 RESIDENT_BYTES = 1 << 20
 # From how many terms, columns and tiles of rows on panels of `b` are packed (measured).
@@ -124,8 +126,9 @@ def winograd_group(
     filters, which pass by once for every group, come from far away.
     """
     weights = 64 * channels * filters
-    bytes_a_cycle = 32 if weights <= NEAR_WINOGRAD else 6
-    room = WINOGRAD_BYTES // (64 * (channels + vectors * lanes))
+    near = weights <= NEAR_WINOGRAD
+    bytes_a_cycle = 32 if near else 6
+    room = (NEAR_GROUP if near else FAR_GROUP) // (64 * (channels + vectors * lanes))
     best, least = 1, math.inf
     for most in range(1, max(1, min(tiles, room, 48)) + 1):
         cost, variants = 0.0, 0
