@@ -368,6 +368,12 @@ def test_mixed_precision_keeps_statistics_in_full():
     assert layer.moving_mean.dtype == "float32"
 
 
+def test_layers_as_plain_data():
+    layer = layers.Bidirectional(layers.LSTM(3, activation="relu"))
+    again = layers.deserialize(layers.serialize(layer))
+    assert again.get_config() == layer.get_config()
+
+
 def test_public_names_exist():
     for name in layers.__all__:
         assert getattr(lamina.layers, name) is not None

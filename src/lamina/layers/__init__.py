@@ -154,6 +154,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "RandomZoom",
         "Resizing",
     ),
+    "lookup": ("IntegerLookup", "StringLookup", "TextVectorization"),
+    "registry": ("deserialize", "serialize"),
 }
 
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
