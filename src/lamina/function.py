@@ -99,7 +99,7 @@ def _is_hashable(value: Any) -> bool:
     return True
 
 
-def function(function: Callable[..., Any] | None = None, **ignored: Any) -> Any:
+def function(function: Callable[..., Any]) -> CompiledFunction:
     """Compile a function of tensors: traced and compiled at the first call of each signature.
 
     >>> from lamina import config
@@ -110,6 +110,4 @@ def function(function: Callable[..., Any] | None = None, **ignored: Any) -> Any:
     ...     double(convert([1.0, 2.0])).numpy().tolist()
     [2.0, 4.0]
     """
-    if function is None:
-        return CompiledFunction
     return CompiledFunction(function)

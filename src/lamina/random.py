@@ -67,7 +67,7 @@ class SeedGenerator:
     True
     """
 
-    def __init__(self, seed: int | None = None, name: str | None = None, **ignored: Any) -> None:
+    def __init__(self, seed: int | None = None, name: str | None = None) -> None:
         if seed is not None and not isinstance(seed, (int, np.integer)):
             raise ValueError(f"a seed is an integer or None, got {type(seed).__name__}")
         self.name = name or "seed_generator"

@@ -10,6 +10,16 @@ from lamina.layers.layer import Layer
 from lamina.layers.spec import InputSpec
 
 
+def _data_format(layer: Layer, given: str | None) -> str:
+    """The checked `data_format` argument of a layer; None: as configured."""
+    form = given or config.image_data_format()
+    if form not in ("channels_last", "channels_first"):
+        raise ValueError(
+            f"{layer.name}: data_format is 'channels_last' or 'channels_first', got {given!r}"
+        )
+    return form
+
+
 class Flatten(Layer):
     """(batch, a, b, ...) to (batch, a * b * ...).
 
@@ -18,7 +28,7 @@ class Flatten(Layer):
 
     def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.data_format = data_format or config.image_data_format()
+        self.data_format = _data_format(self, data_format)
         self.input_spec = InputSpec(min_ndim=1)
         self.built = True
 
@@ -107,12 +117,7 @@ class _Spatial(Layer):
 
     def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.data_format = data_format or config.image_data_format()
-        if self.data_format not in ("channels_last", "channels_first"):
-            raise ValueError(
-                f"{self.name}: data_format is 'channels_last' or 'channels_first', "
-                f"got {data_format!r}"
-            )
+        self.data_format = _data_format(self, data_format)
         self.input_spec = InputSpec(ndim=self.count + 2)
         self.built = True
 

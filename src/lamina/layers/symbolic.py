@@ -47,7 +47,6 @@ class KerasTensor:
         ragged: bool = False,
         record_history: bool = True,
         name: str | None = None,
-        **ignored: Any,
     ) -> None:
         self.shape = tuple(None if size is None else int(size) for size in shape)
         self.dtype = as_dtype(dtype)

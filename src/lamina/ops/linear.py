@@ -89,7 +89,7 @@ def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Tensor:
 
 
 @operation
-def einsum(subscripts: str, *xs: Any, **ignored: Any) -> Tensor:
+def einsum(subscripts: str, *xs: Any) -> Tensor:
     """Sums of products by Einstein's convention: `einsum("bij,jk->bik", a, b)`.
 
     `...` stands for axes that broadcast. Operands are joined two at a time, from the left.

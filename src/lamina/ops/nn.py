@@ -307,7 +307,6 @@ def layer_normalization(
     beta: Any = None,
     axis: Any = -1,
     epsilon: float | None = None,
-    **ignored: Any,
 ) -> Tensor:
     """x brought to mean 0 and variance 1 over `axis`, then scaled and shifted."""
     tensor = floating(x)

@@ -52,8 +52,8 @@ class Variable(Operators):
         trainable: bool = True,
         autocast: bool = True,
         aggregation: str = "none",
+        synchronization: str = "auto",
         name: str | None = None,
-        **ignored: Any,
     ) -> None:
         self.name = name or "variable"
         scope = current_scope()
@@ -61,6 +61,7 @@ class Variable(Operators):
         self.trainable = self.born_trainable = bool(trainable)
         self.autocast = autocast
         self.aggregation = aggregation
+        self.synchronization = synchronization
         self.regularizer: Callable[[Any], Any] | None = None
         self.constraint: Callable[[Any], Any] | None = None
         self._leaf: weakref.ref[Node] | None = None
