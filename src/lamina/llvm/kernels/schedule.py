@@ -239,7 +239,9 @@ def _packing(
     after = order[order.index(COLUMNS) + 1 :]
     if len(after) != 1 or not isinstance(after[0], int):
         heavy = _bytes(kernel.b, sizes) > choices.RESIDENT_BYTES
-        return BEFORE if heavy and order[0] == COLUMNS else ""
+        # A panel serves all tiles behind it only if no loop between them moves `b`.
+        fixed = not any(isinstance(axis, int) and moves(kernel.b, axis) for axis in after)
+        return BEFORE if heavy and fixed and order[0] == COLUMNS else ""
     axis = after[0]
     unknown = isinstance(sizes[axis], Batch) or axis == kernel.split
     plain = kernel.b.strides[len(kernel.space) - 1] == 1 and kernel.b.dtype == kernel.accumulator
