@@ -20,6 +20,8 @@ from lamina.types import Dimension
 
 # Bytes of `b` from which on a tile finds its columns in the second level of cache.
 FAR_BYTES = 32 << 10
+# What one more size of tile, which must be compiled, may cost at most.
+VARIANT_CYCLES = 8000.0
 # Vectors of columns in a tile, at most.
 WIDEST_TILE = 5
 # Where the number of rows is known only at run time, tiles are chosen for these numbers: one
@@ -47,6 +49,7 @@ RESIDENT_BYTES = 1 << 20
 PACKED_TERMS = 128
 PACKED_COLUMNS = 128
 PACKED_TILES = 3
+MANY_ROWS = 64
 # Bytes of rows of `a` that stay in the second level of cache while all columns pass by.
 ROWS_BYTES = 512 << 10
 
@@ -177,6 +180,7 @@ def tile_shape(
     *,
     a_vectors: bool = False,
     guarded: bool = False,
+    packed: bool = False,
 ) -> TileShape:
     """The register tile for the given axes of rows and number of column vectors.
 
@@ -185,6 +189,7 @@ def tile_shape(
     terms      products in a sum
     a_vectors  both operands are vectors along the columns (depthwise), nothing is broadcast
     guarded    every element is tested: much code, for the few outputs at a border
+    packed     columns come from panels in scratch, one after another
     """
     best, least = TileShape((1,) * len(rows), 1), math.inf
     for width in range(1, min(vectors, WIDEST_TILE) + 1):
@@ -195,7 +200,9 @@ def tile_shape(
         if guarded:
             most = min(most, 2)
         for box in _boxes(rows, most):
-            cost = _tiling_cost(target, rows, box, vectors, width, terms, a_vectors=a_vectors)
+            cost = _tiling_cost(
+                target, rows, box, vectors, width, terms, a_vectors=a_vectors, packed=packed
+            )
             if cost < least:
                 best, least = TileShape(box, width), cost
     return best
@@ -242,6 +249,7 @@ def _tiling_cost(
     terms: int,
     *,
     a_vectors: bool,
+    packed: bool,
 ) -> float:
     """Estimated cycles for everything, with a penalty for every variant that must be compiled."""
     cuts = []
@@ -262,13 +270,13 @@ def _tiling_cost(
         (across, panels), *along = combination
         count = math.prod(size for size, _ in along)
         tiles = panels * math.prod(number for _, number in along)
-        far = across < vectors and terms * vectors * target.vector_bytes > FAR_BYTES
+        far = not packed and across < vectors and terms * vectors * target.vector_bytes > FAR_BYTES
         cycles = tile_cycles(count, across, a_vectors=a_vectors, far=far)
         if terms <= MOST_WRITTEN_OUT:
             cycles = _short_cycles(target, count, across, terms, a_vectors=a_vectors)
         total += tiles * (terms * cycles + 12 + 2 * count * across)
         variants += 1
-    return total * (1 + 0.04 * (variants - 1))
+    return total + (variants - 1) * min(0.04 * total, VARIANT_CYCLES)
 
 
 # ------------------------------------------------------------------------- fusion and planning
@@ -315,15 +323,25 @@ def block_rows(capacity: int, parts: int, row_bytes: int) -> int:
 # Columns of a panel, and how wide a constant matrix in a time loop must be to be cut into panels.
 PANEL_COLUMNS = 32
 WIDEST_UNCUT = 128
+# Rows that lie this many elements apart fall on so few lines of the first cache that any product
+# with them is better off with panels.
+FAR_APART = 512
 
 
-def in_panels(shape: Sequence[Dimension], columns: Dimension) -> bool:
-    """Whether the right side of a product in a time loop is copied into panels before the loop."""
+def in_panels(
+    shape: Sequence[Dimension], columns: Dimension, distance: int, *, repeated: bool
+) -> bool:
+    """Whether the right side of a product is copied into panels of columns beforehand.
+
+    distance   elements between its rows
+    repeated   it is constant in a time loop, so that one copy serves many products
+    """
     return (
         isinstance(columns, int)
         and columns > WIDEST_UNCUT
         and columns % PANEL_COLUMNS == 0
         and all(isinstance(size, int) for size in shape)
+        and (repeated or distance >= FAR_APART)
     )
 
 

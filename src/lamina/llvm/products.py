@@ -18,7 +18,7 @@ from lamina.ir.graph import Node
 from lamina.llvm import choices
 from lamina.llvm.kernel import Guard
 from lamina.llvm.views import Affine, Index, View, axis, nowhere
-from lamina.types import Dimension, Shape
+from lamina.types import Batch, Dimension, Shape
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,11 @@ def _dot(node: Node, op: Dot, a: View, b: View, reordered: Reordered, *, repeate
         b_contract = [places[i] for i in b_contract]
     reduced = tuple(a.shape[i] for i in a_contract)
     constant = all(i is None for i in b_axes[:-1]) and not b.loops
-    if repeated and constant and last is not None and choices.in_panels(b.shape, space[-1]):
-        return _in_panels(a, b, a_axes, a_contract, b_contract, last, space, reordered)
+    distance = max((abs(b.strides[i]) for i in b_contract), default=0)
+    moving = any(isinstance(size, Batch) for size in space[:-1])
+    if constant and moving and last is not None and b_contract:
+        if choices.in_panels(b.shape, space[-1], distance, repeated=repeated):
+            return _in_panels(a, b, a_axes, a_contract, b_contract, last, space, reordered)
     sides = (
         Side(a, a.offset, tuple(_stride(a, i) for i in (*a_axes, *a_contract))),
         Side(b, b.offset, tuple(_stride(b, i) for i in (*b_axes, *b_contract))),
@@ -150,7 +153,7 @@ def _in_panels(
     space: Shape,
     reordered: Reordered,
 ) -> Piece:
-    """A product whose right side is copied into panels of columns, once for a whole time loop.
+    """A product whose right side is copied into panels of columns, once a step.
 
     Rows of a wide matrix lie a multiple of a kilobyte apart and push each other out of the first
     cache; the rows of a panel lie side by side.
