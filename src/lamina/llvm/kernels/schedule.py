@@ -125,6 +125,11 @@ def _guess(size: Dimension) -> int:
     return size if isinstance(size, int) else size.rows(choices.USUAL_ROWS[1])
 
 
+def _share(size: Dimension) -> Batch:
+    """What a call is given of the split axis: a fourth of it or more."""
+    return size if isinstance(size, Batch) else Batch(max(1, size // choices.USUAL_ROWS[-1]))
+
+
 def schedule(kernel: Contraction, target: Target, *, part: bool = False) -> Schedule:
     """Arrange the loops of `kernel`; depends on nothing but shapes, strides and the target.
 
@@ -163,11 +168,12 @@ def schedule(kernel: Contraction, target: Target, *, part: bool = False) -> Sche
     terms = [_guess(n) for axis, n in enumerate(sizes) if axis > column and axis not in blocked]
     shape = choices.tile_shape(
         target,
-        tuple(Batch(1) if axis == kernel.split else sizes[axis] for axis in inside),
+        tuple(_share(sizes[axis]) if axis == kernel.split else sizes[axis] for axis in inside),
         -(-_guess(kernel.space[-1]) // lanes),
         math.prod(terms),
         a_vectors=moves(kernel.a, column),
         guarded=bool(kernel.a.guards),
+        packed=not blocks and _packable(nest) and _many(sizes, inside, math.prod(terms)),
     )
     of_axis = dict(zip(inside, shape.rows, strict=True))
     summed = bool(blocks) and not kernel.accumulate
@@ -225,6 +231,15 @@ def _packable(nest: Nest) -> bool:
     kernel = nest.kernel
     static = all(isinstance(size, int) for size in (kernel.space[-1], *kernel.reduced))
     return static and not kernel.b.guards and kernel.split < len(kernel.space) - 1
+
+
+def _many(sizes: tuple[Dimension, ...], rows: list[int], terms: int) -> bool:
+    """Whether panels will surely be packed: a large product of matrices."""
+    return (
+        len(rows) == 1
+        and _guess(sizes[rows[0]]) >= choices.MANY_ROWS
+        and terms >= choices.PACKED_TERMS
+    )
 
 
 def _packing(
