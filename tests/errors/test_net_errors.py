@@ -13,7 +13,7 @@ from lamina import (
     optimizers,
     regularizers,
 )
-from lamina.errors import BatchError, LaminaError, ShapeError
+from lamina.errors import LaminaError, ShapeError
 from lamina.optimizers import schedules
 from lamina.tensor import Variable
 
@@ -159,7 +159,7 @@ def test_layers_name_what_they_expected():
 
 def test_stateful_layers_need_a_fixed_batch():
     layer = layers.GRU(2, stateful=True, name="gru")
-    text = text_of(BatchError, lambda: layer(layers.Input((3, 4))))
+    text = text_of(ShapeError, lambda: layer(layers.Input((3, 4))))
     assert text.startswith("gru: stateful=True needs a fixed batch size.")
     assert "hint     give the batch size: Input(batch_shape=(rows, steps, features))" in text
     fixed = layers.GRU(2, stateful=True, name="gru")

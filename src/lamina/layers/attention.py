@@ -11,7 +11,7 @@ from lamina.errors import ShapeError, layout
 from lamina.layers.einsum_dense import EinsumDense
 from lamina.layers.layer import Layer
 from lamina.layers.rules import rules_config, set_rules
-from lamina.tensor import Variable, convert
+from lamina.tensor import Tensor, Variable, convert
 
 
 def causal_mask(queries: Any, keys: Any) -> Any:
@@ -292,6 +292,8 @@ class MultiHeadAttention(HeadAttention):
         use_causal_mask: bool = False,
     ) -> Any:
         key = value if key is None else key
+        # Masks have been taken in; the projections need not carry them on.
+        query, value, key = (Tensor(convert(x).node) for x in (query, value, key))
         mask = self.mask_of(
             query, value, query_mask, value_mask, key_mask, attention_mask, use_causal_mask
         )
@@ -435,6 +437,8 @@ class GroupQueryAttention(HeadAttention):
         use_causal_mask: bool = False,
     ) -> Any:
         key = value if key is None else key
+        # Masks have been taken in; the projections need not carry them on.
+        query, value, key = (Tensor(convert(x).node) for x in (query, value, key))
         mask = self.mask_of(
             query, value, query_mask, value_mask, key_mask, attention_mask, use_causal_mask
         )

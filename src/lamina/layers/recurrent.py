@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lamina import ops, tree
-from lamina.errors import BatchError, ShapeError, layout
+from lamina.errors import ShapeError, layout
 from lamina.layers.cells import (
     GRUCell,
     LSTMCell,
@@ -20,7 +20,7 @@ from lamina.layers.cells import (
 )
 from lamina.layers.layer import Layer
 from lamina.serialization import deserialize_keras_object, serialize_keras_object
-from lamina.tensor import Tensor, Variable, convert, is_tracing
+from lamina.tensor import Tensor, Variable, convert, outside_trace
 from lamina.types import Batch
 
 
@@ -155,15 +155,16 @@ class RNN(Layer):
         """The states of the batch before, in the structure that the cell wants."""
         rows = sequences.shape[0]
         if not self._kept.variables:
-            if is_tracing() or isinstance(rows, Batch):
-                raise BatchError(
+            if isinstance(rows, Batch):
+                raise ShapeError(
                     layout(
                         f"{self.name}: stateful=True needs a fixed batch size.",
                         [("inputs", str(convert(sequences).node.type))],
                         hint="give the batch size: Input(batch_shape=(rows, steps, features))",
                     )
                 )
-            self._make_states(rows)
+            with outside_trace():
+                self._make_states(rows)
         states = self._kept.variables
         held = states[0].shape[0]
         if rows != held and not isinstance(rows, Batch):
