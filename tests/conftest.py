@@ -36,3 +36,6 @@ def keras() -> ModuleType:
         if os.environ.get("LAMINA_ORACLE") == "required":
             raise
         pytest.skip("real Keras is not installed; `make oracle` installs it")
+
+# Scripts as other people write them: run by test_scripts.py, not imported.
+collect_ignore = ["training/scripts"]
