@@ -24,7 +24,6 @@ from lamina.ir.graph import Node, constant
 from lamina.ops.creation import as_shape
 from lamina.ops.sorting import shuffled_positions
 from lamina.tensor import Tensor, Variable, as_dtype, cast, convert, operands, values
-from lamina.tensor.broadcasting import broadcast_to
 from lamina.types import FLOATS
 
 # One step of the key: 1 in the first word, 2^16 in the second, which leaves 2^16 sites a step.
@@ -137,10 +136,7 @@ def draw_key(seed: Any) -> tuple[Node, int]:
     if isinstance(seed, (Tensor, Variable)):
         return cast(seed, "uint32").node, 0
     if isinstance(seed, (int, np.integer)):
-        high, low = (int(word) for word in key_of(int(seed)))
-        place = Tensor(movement.iota((2,), 0, "uint32"))
-        words = [broadcast_to(constant(word, "uint32"), (2,)) for word in (high, low)]
-        return elementary.map_("where", (place == 0).node, *words), 0
+        return values.leaf(key_of(int(seed)), "seed"), 0
     raise ValueError(f"a seed is an integer, a SeedGenerator or None, got {type(seed).__name__}")
 
 

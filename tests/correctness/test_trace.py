@@ -426,6 +426,31 @@ def test_dropout_and_shuffle_and_categories():
     np.testing.assert_allclose(np.bincount(classes[0]) / 20000, [0.1, 0.2, 0.7], atol=0.02)
 
 
+DRAWS = {
+    "uniform": lambda g: random.uniform((4, 5), -1.0, 1.0, seed=g),
+    "normal": lambda g: random.normal((4, 5), seed=g),
+    "truncated_normal": lambda g: random.truncated_normal((4, 5), seed=g),
+    "randint": lambda g: random.randint((4, 5), 0, 9, seed=g),
+    "categorical": lambda g: random.categorical(np.zeros((3, 4), np.float32), 5, seed=g),
+    "shuffle": lambda g: random.shuffle(np.arange(10), seed=g),
+    "dropout": lambda g: random.dropout(np.ones((4, 5), np.float32), 0.5, seed=g),
+    "gamma": lambda g: random.gamma((4,), 2.0, seed=g),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_draws_are_the_same_on_every_executor(name):
+    drawn = {}
+    for executor in ("reference", "llvm"):
+        with config.override(executor=executor):
+            generator = random.SeedGenerator(3)
+            step = lamina.function(lambda: [DRAWS[name](generator) for _ in range(2)])  # noqa: B023
+            drawn[executor] = [np.asarray(value) for value in (*step(), *step())]
+    for one, other in zip(drawn["reference"], drawn["llvm"], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert len({value.tobytes() for value in drawn["llvm"]}) == 4
+
+
 # ------------------------------------------------------------------------- lamina.function
 
 
