@@ -51,9 +51,7 @@ def test_a_shared_layer_has_its_weights_once(rng):
 
 
 def test_outputs_of_inner_layers(rng):
-    model = lamina.Sequential(
-        [lamina.Input((3,)), layers.Dense(4, name="hidden"), layers.Dense(2)]
-    )
+    model = lamina.Sequential([lamina.Input((3,)), layers.Dense(4, name="hidden"), layers.Dense(2)])
     features = lamina.Model(model.inputs, model.get_layer("hidden").output)
     x = rng.random((5, 3), np.float32)
     kernel, bias = model.get_layer("hidden").get_weights()
@@ -189,6 +187,54 @@ def test_two_optimizers_in_a_step_of_ones_own(rng):
     history = model.fit(rng.random((64, 2)), epochs=8, verbose=0).history
     assert history["gap"][-1] < history["gap"][0] * 0.8
     assert int(model.first.iterations.numpy()) == 16
+
+
+def test_a_model_called_on_arrays_is_what_predict_gives(rng):
+    model = lamina.Sequential([lamina.Input((3,)), layers.Dense(4), layers.Dropout(0.5)])
+    x = rng.random((5, 3), np.float32)
+    np.testing.assert_array_equal(np.asarray(model(x)), model.predict(x, verbose=0))
+    dropped = np.asarray(model(x, training=True))
+    assert (dropped == 0).any()
+    assert not np.array_equal(dropped, np.asarray(model(x, training=True)))
+
+
+def test_a_call_leaves_losses_masks_and_moving_averages(rng):
+    class Adds(layers.Layer):
+        def call(self, inputs):
+            self.add_loss(ops.mean(inputs))
+            return inputs
+
+    model = lamina.Sequential([lamina.Input((3,)), Adds(), layers.BatchNormalization()])
+    x = rng.random((5, 3), np.float32)
+    for _ in range(2):
+        model(x)
+        assert [float(loss) for loss in model.losses] == [pytest.approx(x.mean(), rel=1e-5)]
+    model(x, training=True)
+    np.testing.assert_allclose(model.layers[1].get_weights()[2], 0.01 * x.mean(0), rtol=1e-4)
+    embedding = lamina.Sequential(
+        [lamina.Input((3,), dtype="int32"), layers.Embedding(5, 2, mask_zero=True)]
+    )
+    outputs = embedding(np.array([[1, 0, 2]]))
+    np.testing.assert_array_equal(np.asarray(outputs._keras_mask), [[True, False, True]])
+
+
+def test_gradients_go_through_a_called_model(rng):
+    model = lamina.Sequential([lamina.Input((3,)), layers.Dense(1)])
+    x = rng.random((5, 3), np.float32)
+    slope = lamina.grad(lambda inputs: ops.sum(model(inputs)))(x)
+    kernel = model.get_weights()[0][:, 0]
+    np.testing.assert_allclose(np.asarray(slope), np.tile(kernel, (5, 1)), rtol=1e-5)
+
+
+def test_a_call_that_looks_at_values_runs_op_by_op(rng):
+    class Looks(lamina.Model):
+        def call(self, inputs):
+            return inputs * 2.0 if ops.sum(inputs) > 0 else inputs
+
+    model = Looks()
+    x = rng.random((5, 3), np.float32)
+    np.testing.assert_array_equal(np.asarray(model(x)), 2 * x)
+    np.testing.assert_array_equal(np.asarray(model(-x)), -x)
 
 
 def test_functions_of_symbolic_tensors(rng):

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from lamina import serialization, tree
-from lamina.errors import ShapeError, layout, near_matches
+from lamina.data import as_arrays
+from lamina.errors import ShapeError, TraceError, layout, near_matches
 from lamina.layers.core import InputLayer
 from lamina.layers.layer import Layer
 from lamina.layers.symbolic import KerasTensor, infer, is_keras_tensor
@@ -26,8 +27,11 @@ from lamina.saving import (
     save_weights,
 )
 from lamina.summary import print_summary
-from lamina.tensor import Tensor, cast
+from lamina.tensor import Tensor, cast, is_tracing
+from lamina.tensor.values import is_recording
+from lamina.tensor.values import leaf as leaf_of
 from lamina.training.fitting import Fitting
+from lamina.training.steps import rounded_capacity
 
 RUNTIME = ("_steps", "_state_lock", "_run_lock", "history")
 
@@ -87,6 +91,7 @@ class Model(Layer, Fitting):
         super().__init__(**kwargs)
         self._init_trainer()
         self._graph = graph
+        self._looks_at_values = False
         if graph is not None:
             self._graph_layers = [one for one in graph.operations if isinstance(one, Layer)]
             self.built = True
@@ -227,8 +232,56 @@ class Model(Layer, Fitting):
         return flat
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The outputs for tensors or arrays; `training=True` for layers that train otherwise."""
+        """The outputs for tensors or arrays; `training=True` for layers that train otherwise.
+
+        Called on values, the model runs compiled, as `predict` does; inside a step, inside
+        `lamina.grad`, with `run_eagerly`, or where its `call` looks at values, it runs op by op.
+        """
+        if len(args) == 1 and set(kwargs) <= {"training"} and self._runs_compiled(args[0]):
+            try:
+                return self._compiled_call(args[0], kwargs.get("training"))
+            except TraceError:
+                self._looks_at_values = True
         return super().__call__(*args, **kwargs)
+
+    def _runs_compiled(self, inputs: Any) -> bool:
+        if self._looks_at_values or self.run_eagerly or is_tracing() or is_recording():
+            return False
+        leaves = [leaf for leaf in tree.flatten(inputs) if leaf is not None]
+        rows = {leaf.shape[0] if is_plain(leaf) and len(leaf.shape) else 0 for leaf in leaves}
+        return len(rows) == 1 and 0 not in rows
+
+    def _compiled_call(self, inputs: Any, training: Any) -> Any:
+        arrays = as_arrays(inputs, "inputs")
+        self._build_on(arrays)
+        rows = len(next(leaf for leaf in tree.flatten(arrays) if leaf is not None))
+        kind = "train" if training else "predict"
+        step = self._steps.step(
+            ("call", training, self._step_signature(kind)),
+            lambda data: self._called(data[0], training),
+            (arrays,),
+            rounded_capacity(rows),
+            rows,
+        )
+        lock = self._state_lock
+        with lock.writing() if step.writes else lock.reading():
+            results = step.call(tree.flatten(arrays))
+        outputs, masks, losses = step.traced.unflatten(
+            [Tensor(leaf_of(array)) for array in results]
+        )
+        for output, mask in zip(tree.flatten(outputs), masks, strict=True):
+            if mask is not None:
+                output._keras_mask = mask
+        self._clear_losses()
+        self._own_losses().extend(losses)
+        return outputs
+
+    def _called(self, inputs: Any, training: Any) -> Any:
+        """Outputs, their masks, and the losses that the layers added."""
+        outputs = super().__call__(inputs, training=training)
+        masks = [getattr(leaf, "_keras_mask", None) for leaf in tree.flatten(outputs)]
+        losses = [loss for layer in self._flatten_layers() for loss in layer._own_losses()]
+        return outputs, masks, losses
 
     def _build_on(self, x: Any) -> None:
         """Make the weights from a batch, without computing anything."""
@@ -405,6 +458,11 @@ class Functional(Model):
     _keras_layers_first = True
 
 
+def is_plain(leaf: Any) -> bool:
+    """Whether this is an array, or a tensor with a value and without a mask."""
+    return isinstance(leaf, (np.ndarray, Tensor)) and getattr(leaf, "_keras_mask", None) is None
+
+
 def _operation(tensor: KerasTensor) -> Any:
     history = tensor._keras_history
     assert history is not None  # the graph was checked when it was made
@@ -462,7 +520,7 @@ def _check_entry(model: Model, tensor: KerasTensor, value: Any) -> None:
     hint = ""
     if len(expected) == 2 and len(given) > 2 and int(np.prod(flat)) == expected[1]:
         hint = f"flattening the input gives {expected[1]} features: add Flatten() first"
-    elif tuple(shown) == tuple(expected[1:]):
+    elif len(shown) + 1 == len(expected) and shown[1:] == expected[2:]:
         hint = "one sample is a batch of one: array[None]"
     raise ShapeError(
         layout(
