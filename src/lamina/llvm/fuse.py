@@ -19,7 +19,7 @@ from lamina.ir.contractions import Conv, ConvFilterGrad, ConvInputGrad, Dot, Win
 from lamina.ir.control import Scan
 from lamina.ir.elementary import SCALARS, Broadcast, Map, Reduce
 from lamina.ir.graph import Const, Input, Node, Pick, Rows, toposort, users
-from lamina.ir.indexing import DynamicSlice, DynamicUpdate, Gather
+from lamina.ir.indexing import DynamicSlice, DynamicUpdate, Gather, Scatter
 from lamina.ir.movement import Concat, Iota, Pad, Reshape, Slice, Transpose
 from lamina.ir.random import RandomBits
 from lamina.ir.reductions import ArgReduce
@@ -136,6 +136,9 @@ class Fuser:
                     self.needs.add(node.inputs[0])
                 if node in self.contiguous and isinstance(op, Reshape):
                     self.contiguous.add(node.inputs[0])
+            elif isinstance(op, Scatter):
+                self.needs.update(node.inputs[1:])
+                self.contiguous.update(node.inputs[1:])
             elif not isinstance(op, INLINE):
                 self.needs.update(node.inputs)
                 self.contiguous.update(node.inputs)

@@ -132,9 +132,10 @@ def _dot(node: Node, op: Dot, a: View, b: View, reordered: Reordered, *, repeate
     constant = all(i is None for i in b_axes[:-1]) and not b.loops
     distance = max((abs(b.strides[i]) for i in b_contract), default=0)
     moving = any(isinstance(size, Batch) for size in space[:-1])
-    if constant and moving and last is not None and b_contract:
-        if choices.in_panels(b.shape, space[-1], distance, repeated=repeated):
-            return _in_panels(a, b, a_axes, a_contract, b_contract, last, space, reordered)
+    fixed = constant and moving and b_contract
+    cut = choices.in_panels(b.shape, space[-1], distance, repeated=repeated)
+    if fixed and cut and last is not None:
+        return _in_panels(a, b, a_axes, a_contract, b_contract, last, space, reordered)
     sides = (
         Side(a, a.offset, tuple(_stride(a, i) for i in (*a_axes, *a_contract))),
         Side(b, b.offset, tuple(_stride(b, i) for i in (*b_axes, *b_contract))),
