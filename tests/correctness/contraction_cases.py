@@ -550,6 +550,41 @@ def depthwise(
     )
 
 
+def depthwise_filter(shape: Geometry, *, rows: int = 1, split: int = 3) -> Case:
+    """dw[kh, kw, c] = sum over n, oy, ox of x * dy: operands 0 x, 1 dy, 2 dw; added to it."""
+    (h, w), (oh, ow), (kh, kw) = shape.image, shape.output, shape.kernel
+    (present,) = static_shape((shape.batch,), rows)
+    c = shape.channels
+    sy, sx = shape.strides
+    dy, dx = shape.dilation
+    py, px = shape.padding[0][0], shape.padding[1][0]
+    order = {name: i for i, name in enumerate(["kh", "kw", "c", "n", "oy", "ox"])}
+    x = (dy * w * c, dx * c, 1, h * w * c, sy * w * c, sx * c)
+    g = (0, 0, 1, oh * ow * c, ow * c, c)
+    body, stores, more, dtypes = epilogue("none", 3, (kw * c, c, 1), "float32", c, kh * kw * c)
+    kernel = Contraction(
+        (kh, kw, c),
+        (shape.batch, oh, ow),
+        Access(0, "float32", -py * w * c - px * c, x, shape.guards(order, 6)),
+        Access(1, "float32", 0, g),
+        body,
+        stores,
+        split,
+        accumulate=split == 3,
+    )
+    high = present if split == 3 else kh
+    return Case(
+        f"depthwise filter {present}x{h}x{w}x{c} k{kh}x{kw}{' same' if py else ''}",
+        kernel,
+        (present * h * w * c, present * oh * ow * c, *more),
+        ("float32", "float32", *dtypes),
+        rows,
+        0,
+        high,
+        2 * present * oh * ow * kh * kw * c,
+    )
+
+
 def same(kernel: int, dilation: int = 1) -> tuple[tuple[int, int], tuple[int, int]]:
     """The padding that keeps the size of the image at stride 1."""
     span = dilation * (kernel - 1)

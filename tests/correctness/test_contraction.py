@@ -27,6 +27,7 @@ from contraction_cases import (
     Geometry,
     convolution,
     depthwise,
+    depthwise_filter,
     dot,
     filter_gradient,
     input_gradient,
@@ -197,6 +198,9 @@ GRADIENTS = [
     depthwise(
         Geometry(BATCH, (13, 12), 40, 40, padding=same(3), strides=(2, 2)), rows=3, part=(1, 3)
     ),
+    depthwise_filter(Geometry(BATCH, (9, 8), 32, 32, padding=same(3)), rows=2),
+    depthwise_filter(Geometry(BATCH, (9, 8), 20, 20), rows=2, split=0),
+    depthwise_filter(Geometry(BATCH, (11, 8), 20, 20, padding=same(3), strides=(2, 2)), rows=3),
     depthwise(Geometry(BATCH, (2, 2), 40, 40, padding=same(3)), rows=3),
     depthwise(Geometry(BATCH, (9, 8), 7, 7, strides=(2, 2), padding=same(3)), rows=2),
 ]

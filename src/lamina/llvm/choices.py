@@ -194,8 +194,8 @@ def tile_shape(
     best, least = TileShape((1,) * len(rows), 1), math.inf
     for width in range(1, min(vectors, WIDEST_TILE) + 1):
         most = accumulators(target, width)
-        if a_vectors:
-            # More would keep too many loaded vectors alive at a time.
+        if a_vectors and terms <= 64:
+            # Few taps are written out; more would keep too many loaded vectors alive at a time.
             most = min(most, max(1, 8 // width))
         if guarded:
             most = min(most, 2)
