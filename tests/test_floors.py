@@ -33,6 +33,7 @@ FLOORS: list[list[str]] = [
         "constraints",
         "activations",
         "layers",
+        "mixed_precision",
         "losses",
         "metrics",
         "optimizers",

@@ -94,6 +94,11 @@ def _pack(structure: Any, feed: Iterator[Any]) -> Any:
     return _rebuild(structure, [_pack(child, feed) for child in _children(structure)])
 
 
+def pack_sequence_as(structure: Any, flat_sequence: Iterable[Any]) -> Any:
+    """`pack`, by Keras's name."""
+    return pack(structure, flat_sequence)
+
+
 def map_structure(function: Callable[..., Any], *structures: Any) -> Any:
     """Apply `function` leaf by leaf to one or several structures of the same form.
 

@@ -28,6 +28,7 @@ ROOMS = {
     "layers": "lamina.layers",
     "losses": "lamina.losses",
     "metrics": "lamina.metrics",
+    "mixed_precision": "lamina.mixed_precision",
     "models": "lamina.models",
     "ops": "lamina.ops",
     "optimizers": "lamina.optimizers",
@@ -35,11 +36,13 @@ ROOMS = {
     "random": "lamina.random",
     "regularizers": "lamina.regularizers",
     "saving": "lamina.saving",
+    "tree": "lamina.tree",
     "utils": "lamina.utils",
 }
 
 # The names at the top of Keras, and lamina's room for each.
 NAMES = {
+    "DTypePolicy": "lamina.layers",
     "Function": "lamina.models",
     "Initializer": "lamina.initializers",
     "Input": "lamina.layers",
