@@ -128,6 +128,7 @@ def _dot(node: Node, op: Dot, a: View, b: View, reordered: Reordered, *, repeate
         places = {old: new for new, old in enumerate(order)}
         b_axes = [None if i is None else places[i] for i in b_axes]
         b_contract = [places[i] for i in b_contract]
+        last = b_axes[-1]
     reduced = tuple(a.shape[i] for i in a_contract)
     constant = all(i is None for i in b_axes[:-1]) and not b.loops
     distance = max((abs(b.strides[i]) for i in b_contract), default=0)
