@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lamina import config
 from lamina.data import ArraySource
 from lamina.errors import LaminaError, layout
-from lamina.llvm.profile import StepProfile, TaskProfile, profile
 from lamina.training.runs import Pass
+
+if TYPE_CHECKING:
+    from lamina.llvm.profile import StepProfile, TaskProfile
 
 
 class ProfileError(LaminaError, RuntimeError):
@@ -148,7 +151,8 @@ def profile_step(
         raise ProfileError("profile: the step of this model depends on the number of rows.")
     data = [leaf for leaf in source.leaves if leaf is not None]
     states = [np.array(state) for state in step.traced.states()]
-    measured = profile(
+    # The compiler's modules are loaded for the first profile, not with every model.
+    measured = importlib.import_module("lamina.llvm.profile").profile(
         step.traced.program,
         step.capacity,
         data,
