@@ -550,6 +550,46 @@ def depthwise(
     )
 
 
+def single_filter(shape: Geometry, *, rows: int = 1) -> Case:
+    """The filter gradient for one filter: the columns are channels, dy is a scalar a position."""
+    one = filter_gradient(shape, rows=rows, accumulate=True)
+    old = one.kernel
+    c = shape.channels
+
+    def columns(strides: tuple[int, ...]) -> tuple[int, ...]:
+        return (*strides[:2], strides[2], *strides[4:])
+
+    kernel = Contraction(
+        (*shape.kernel, c),
+        old.reduced,
+        Access(1, "float32", 0, columns(old.b.strides)),
+        Access(
+            0,
+            "float32",
+            old.a.offset,
+            columns(old.a.strides),
+            tuple(
+                Guard(columns(guard.strides), guard.offset, guard.low, guard.high)
+                for guard in old.a.guards
+            ),
+        ),
+        old.body,
+        (Store(0, 2, "float32", 0, row_major((*shape.kernel, c))),),
+        3,
+        accumulate=True,
+    )
+    return Case(
+        f"single {one.name}",
+        kernel,
+        one.sizes,
+        one.dtypes,
+        rows,
+        one.low,
+        one.high,
+        one.flops,
+    )
+
+
 def depthwise_filter(shape: Geometry, *, rows: int = 1, split: int = 3) -> Case:
     """dw[kh, kw, c] = sum over n, oy, ox of x * dy: operands 0 x, 1 dy, 2 dw; added to it."""
     (h, w), (oh, ow), (kh, kw) = shape.image, shape.output, shape.kernel

@@ -33,6 +33,7 @@ from contraction_cases import (
     input_gradient,
     oracle,
     same,
+    single_filter,
 )
 
 sys.path.pop(0)
@@ -198,6 +199,8 @@ GRADIENTS = [
     depthwise(
         Geometry(BATCH, (13, 12), 40, 40, padding=same(3), strides=(2, 2)), rows=3, part=(1, 3)
     ),
+    single_filter(Geometry(BATCH, (9, 8), 32, 1, padding=same(3)), rows=2),
+    single_filter(Geometry(BATCH, (9, 8), 20, 1, padding=same(3)), rows=3),
     depthwise_filter(Geometry(BATCH, (9, 8), 32, 32, padding=same(3)), rows=2),
     depthwise_filter(Geometry(BATCH, (9, 8), 20, 20), rows=2, split=0),
     depthwise_filter(Geometry(BATCH, (11, 8), 20, 20, padding=same(3), strides=(2, 2)), rows=3),

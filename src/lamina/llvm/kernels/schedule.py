@@ -136,7 +136,7 @@ def schedule(kernel: Contraction, target: Target, *, part: bool = False) -> Sche
     A `part` of a convolution keeps its guards, and is called for one step of its split axis after
     the other.
     """
-    nest = simplify(Nest(kernel))
+    nest = simplify(Nest(_turned(kernel)))
     halo: Halo | None = None
     reaches: tuple[Reach, ...] = ()
     if nest.kernel.a.guards and not part:
@@ -211,6 +211,23 @@ def schedule(kernel: Contraction, target: Target, *, part: bool = False) -> Sche
         pack,
         reaches,
     )
+
+
+def _turned(kernel: Contraction) -> Contraction:
+    """The contraction with `b` as the operand that more rows share.
+
+    In the gradient of a filter with one output channel the columns are those of the image, and
+    each tap meets another part of it: what all taps share is the gradient, a scalar.
+    """
+    column = len(kernel.space) - 1
+
+    def shared(side: Access) -> int:
+        sizes = [_guess(kernel.space[axis]) for axis in range(column) if not moves(side, axis)]
+        return math.prod(sizes)
+
+    if kernel.a.strides[column] == 0 and shared(kernel.b) < 4 and shared(kernel.a) >= 4:
+        return replace(kernel, a=kernel.b, b=kernel.a)
+    return kernel
 
 
 def _tapped(nest: Nest) -> tuple[Contraction, tuple[Reach, ...]] | None:
