@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,12 +21,13 @@ from lamina import config, tree
 from lamina.errors import ShapeError, TraceError, layout
 from lamina.executor import Executable
 from lamina.ir import scalar
+from lamina.ir.control import While
 from lamina.ir.graph import Input, Node, apply, constant, input_node, toposort
 from lamina.ir.program import Program
 from lamina.reference import compile_reference
 from lamina.tensor import values
 from lamina.tensor.broadcasting import broadcast_to
-from lamina.tensor.marks import Mark, unmarked
+from lamina.tensor.marks import Interpreted, Mark, bodies, unmarked
 from lamina.tensor.tensor import Tensor, convert
 from lamina.tensor.variable import Variable
 from lamina.transform.gradient import gradients
@@ -213,13 +215,36 @@ def captured(value: np.ndarray) -> Variable:
 
 
 def executor_for(program: Program, capacity: int) -> Executable:
-    """Compile a program for up to `capacity` rows, with the executor of the configuration."""
+    """Compile a program for up to `capacity` rows, with the executor of the configuration.
+
+    A program with an op that only NumPy can compute (a factorisation, a `while_loop`) runs on the
+    reference executor, with a warning.
+    """
     if config.executor() == "reference":
+        return compile_reference(program, capacity)
+    uncompiled = sorted(interpreted(program.roots))
+    if uncompiled:
+        warnings.warn(
+            f"this step runs uncompiled, on the reference executor, because of "
+            f"{', '.join(uncompiled)}",
+            stacklevel=3,
+        )
         return compile_reference(program, capacity)
     # Resolved at the first compilation, so that tensors can be used without loading a compiler.
     llvm = importlib.import_module("lamina.llvm.executor")
     executable: Executable = llvm.compile_llvm(program, capacity)
     return executable
+
+
+def interpreted(roots: Sequence[Node]) -> set[str]:
+    """The names of the ops that have a meaning in NumPy, but no kernel."""
+    found: set[str] = set()
+    for node in toposort(roots):
+        if isinstance(node.op, (While, Interpreted)):
+            found.add(node.op.name)
+        for body in bodies(node.op).values():
+            found |= interpreted(body.results)
+    return found
 
 
 # ------------------------------------------------------------------------------- gradients

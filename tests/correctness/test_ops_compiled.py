@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from ops_cases import CASES
 
+import lamina
 from lamina import ops, tree
 from lamina.errors import TraceError
+from lamina.tensor import convert
 from lamina.trace import executor_for, trace
 from lamina.types import Batch, Type
 
@@ -76,3 +78,19 @@ def test_rows_are_computed_for_any_number_of_rows(name, rows):
 def test_ops_that_need_values_say_so_in_a_trace(name):
     with pytest.raises(TraceError, match="known only when the step runs"):
         trace(getattr(ops, name), Type((4,)))
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (lambda x: ops.while_loop(lambda y: ops.sum(y) < 100.0, lambda y: y * 2.0, x), "while"),
+        (lambda x: ops.inv(x + 3.0 * ops.eye(3)), "inv"),
+        (lambda x: ops.map(lambda y: ops.det(y + 3.0 * ops.eye(3)), x[None]), "det"),
+    ],
+)
+def test_what_cannot_be_compiled_is_interpreted_with_a_warning(function, name):
+    x = np.random.default_rng(0).random((3, 3)).astype(np.float32)
+    step = lamina.function(function)
+    with pytest.warns(UserWarning, match=f"runs uncompiled.*because of {name}"):
+        found = step(x)
+    np.testing.assert_allclose(found.numpy(), function(convert(x)).numpy(), rtol=1e-5)

@@ -1,7 +1,7 @@
 """Linear algebra: factorisations, solutions, determinants, norms.
 
-The factorisations are computed by NumPy when their value is asked for. They have gradients, but
-work with the reference executor only (outside `fit`, or with `run_eagerly=True`).
+The factorisations are computed by NumPy. They have gradients, but are not compiled: a step with one
+of them runs on the reference executor.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import numpy as np
 
 from lamina import config
 from lamina.errors import ShapeError
-from lamina.ir.graph import Node, Op, apply, picks
+from lamina.ir.graph import Node, apply, picks
 from lamina.ops.creation import diagonal, eye, iota
 from lamina.ops.dispatch import normal_axes, operation
 from lamina.ops.elementwise import abs, maximum, sqrt, where
 from lamina.ops.reductions import max, mean, min, sum
 from lamina.ops.shaping import expand_dims, swapaxes, transpose
 from lamina.tensor import Tensor, cast, convert, matmul, operands
+from lamina.tensor.marks import Interpreted
 from lamina.types import FLOATS, Type, numpy_dtype
 
 
@@ -31,7 +32,7 @@ def _floating(x: Any) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Factorisation(Op):
+class Factorisation(Interpreted):
     """A function of NumPy's linear algebra over the last two axes, for each matrix of a stack."""
 
     kind: str

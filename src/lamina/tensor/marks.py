@@ -1,4 +1,4 @@
-"""Nodes that stand for their first input, and vanish when a program is closed."""
+"""Ops of this floor: marks, which vanish when a program is closed, and what only NumPy computes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,13 @@ class Mark(Transparent):
         return [gradient]
 
 
-def _bodies(op: Op) -> dict[str, Body]:
+@dataclass(frozen=True)
+class Interpreted(Op):
+    """An op that only NumPy computes: a program with one runs on the reference executor."""
+
+
+def bodies(op: Op) -> dict[str, Body]:
+    """The closed graphs inside an op (a loop, a branch), by the names of its fields."""
     found = {name.name: getattr(op, name.name) for name in dataclasses.fields(op)}
     return {name: value for name, value in found.items() if isinstance(value, Body)}
 
@@ -48,7 +54,7 @@ def _bodies(op: Op) -> dict[str, Body]:
 def _has_marks(roots: Sequence[Node]) -> bool:
     return any(
         isinstance(node.op, Transparent)
-        or any(_has_marks(body.results) for body in _bodies(node.op).values())
+        or any(_has_marks(body.results) for body in bodies(node.op).values())
         for node in toposort(roots)
     )
 
@@ -61,13 +67,13 @@ def unmarked(roots: Sequence[Node]) -> list[Node]:
     def visit(node: Node) -> Node:
         if isinstance(node.op, Transparent):
             return node.inputs[0]
-        bodies = {
+        cleaned = {
             name: Body(body.parameters, tuple(unmarked(body.results)))
-            for name, body in _bodies(node.op).items()
+            for name, body in bodies(node.op).items()
             if _has_marks(body.results)
         }
-        if bodies:
-            return apply(dataclasses.replace(node.op, **bodies), *node.inputs)
+        if cleaned:
+            return apply(dataclasses.replace(node.op, **cleaned), *node.inputs)
         return node
 
     return rewrite(list(roots), visit)
