@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 import mmap
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -50,7 +50,7 @@ TARGETS = [name for name in NAMES if runnable(name)]
 # ------------------------------------------------------------------------- running
 
 
-@cache
+@lru_cache(maxsize=16)
 def compiled(kernel: Kernel, name: str) -> engine.Loaded:
     target = host.target(name)
     module = Module(target)
@@ -60,7 +60,6 @@ def compiled(kernel: Kernel, name: str) -> engine.Loaded:
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-_kept: list[mmap.mmap] = []
 
 
 def guarded(array: np.ndarray) -> np.ndarray:
@@ -70,7 +69,6 @@ def guarded(array: np.ndarray) -> np.ndarray:
     area = mmap.mmap(-1, size + page)
     address = ctypes.addressof(ctypes.c_char.from_buffer(area))
     assert _libc.mprotect(address + size, page, 0) == 0
-    _kept.append(area)
     copy = np.frombuffer(area, np.uint8, array.nbytes, size - array.nbytes).view(array.dtype)
     copy = copy.reshape(array.shape)
     copy[...] = array

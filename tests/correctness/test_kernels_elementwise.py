@@ -366,3 +366,15 @@ def test_nan_survives_the_extremes_and_comparisons_do_not_hold(target):
         0,
         25,
     )
+
+
+@every_target
+@pytest.mark.parametrize("shape", [(), (1,), (0, 5), (5, 0), (1, 1, 3)])
+def test_scalars_and_empty_arrays(target, shape):
+    size = int(np.prod(shape))
+    body = (Load(0, "float32", 0, strides(*shape) if shape else ()),)
+    store = Store(0, 1, "float32", 0, body[0].strides)
+    kernel = Elementwise(shape, body, (store,))
+    source = np.arange(size, dtype="f4") + 1
+    got = run(kernel, target, [source, np.zeros(size, "f4")], 0, shape[0] if shape else 1, 1)[1]
+    np.testing.assert_array_equal(got, source)

@@ -256,3 +256,18 @@ def test_an_outer_reduced_axis_and_an_inner_kept_one(target, rng):
     )
     arrays = [rng.standard_normal((4, 5, 6, 7)).astype("f4"), np.zeros((5, 7), "f4")]
     check(kernel, target, arrays, 2, 6)
+
+
+@every_target
+@pytest.mark.parametrize("along", [0, 1])
+def test_a_reduction_over_nothing_is_the_identity(target, along):
+    kernel = simple((5,), (0,), (1, 1) if along else (0, 1), "sum")
+    got = run(kernel, target, [np.zeros(8, "f4"), np.ones(5, "f4")], 0, 4, 1)[1]
+    np.testing.assert_array_equal(got, [0, 0, 0, 0, 1])
+
+
+@every_target
+def test_no_rows_at_all(target):
+    kernel = simple((Batch(1),), (40,), (40, 1), "max")
+    got = run(kernel, target, [np.zeros((8, 40), "f4"), np.ones(8, "f4")], 0, 0, 0)[1]
+    np.testing.assert_array_equal(got, 1)

@@ -293,8 +293,9 @@ def _tile_vectors(plan: _Plan, axis: int) -> int:
     """How many vectors of the axis to reduce side by side."""
     heavy = weight(plan.before.body) > 12
     limit = 2 if heavy else max(1, plan.emit.target.registers // (4 * len(plan.reducers)))
-    if _straight(plan, plan.reduced) is not None:
-        limit = min(limit, 4)
+    terms = _straight(plan, plan.reduced)
+    if terms is not None:  # all terms stand in the code, for each vector of the tile
+        limit = min(limit, 4, max(1, _UNROLLED // (2 * len(terms) + 1)))
     vectors = plan.axes[axis].typical // plan.emit.lanes
     return max(1, min(limit, vectors))
 
