@@ -173,7 +173,9 @@ class Lowering:
         if node in self.partial:
             return self.partial[node]
         view = self.view(node)
-        return None if view is None else [view]
+        if view is not None:
+            return [view]
+        return self._moved(node)
 
     def view(self, node: Node) -> View | None:
         if node not in self.views:
@@ -185,12 +187,16 @@ class Lowering:
             self.views[node] = found
         return self.views[node]
 
-    def _moved(self, node: Node) -> View | None:
-        """Where a value that is to be stored lies already, in another shape or order."""
-        if not isinstance(node.op, VIEWS) or node.inputs[0] in self.partial:
+    def _moved(self, node: Node) -> list[View] | None:
+        """Where the result of a movement lies already: its input's memory in another shape."""
+        if not isinstance(node.op, VIEWS):
             return None
-        source = self.view(node.inputs[0])
-        return source and moved_view(node.op, source, node.shape, self.capacity)
+        moved = [
+            moved_view(node.op, source, node.shape, self.capacity)
+            for source in self.memory(node.inputs[0]) or ()
+        ]
+        found = [view for view in moved if view is not None]
+        return found if found and len(found) == len(moved) else None
 
     def required(self, node: Node) -> View:
         """The view of a value that a kernel reads through memory."""
@@ -334,11 +340,11 @@ class Lowering:
     def _lower_map(self, group: Group) -> None:
         operands = Operands()
         rank = len(group.space)
-        moved = {n: view for n in group.members if (view := self._moved(n)) is not None}
+        moved = {n: views for n in group.members if (views := self._moved(n)) is not None}
         inside = [member for member in group.members if member not in moved]
 
         def memory(node: Node) -> list[View] | None:
-            return [moved[node]] if node in moved else self.memory(node)
+            return moved[node] if node in moved else self.memory(node)
 
         builder = BodyBuilder(rank, operands, memory, inside=inside)
         stores = self._stores(group, builder, identity(rank), group.members)
