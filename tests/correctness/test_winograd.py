@@ -16,7 +16,8 @@ from lamina.ir.graph import apply, input_node
 from lamina.ir.program import Program
 from lamina.ir.scalar import add, relu
 from lamina.llvm import choices, host
-from lamina.llvm.executor import compile_llvm, generate
+from lamina.llvm.executor import compile_llvm
+from lamina.llvm.generate import generate
 from lamina.llvm.kernel import Contraction
 from lamina.llvm.kernels import contraction
 from lamina.llvm.kernels.winograd import winograd

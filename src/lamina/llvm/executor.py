@@ -6,11 +6,10 @@ on disk under the program's digest, so a second start only loads it.
 
 from __future__ import annotations
 
-import sys
+import importlib
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,14 +17,9 @@ from lamina import config
 from lamina.errors import ShapeError, layout
 from lamina.executor import Array, Executable
 from lamina.ir.program import Program
-from lamina.llvm import cache, choices, engine, fuse, host, pool
-from lamina.llvm.arrange import arrange
-from lamina.llvm.control import write_out
+from lamina.llvm import cache, choices, engine, host, pool
 from lamina.llvm.fingerprint import fingerprint
-from lamina.llvm.host import Target
-from lamina.llvm.lower import Lowered, lower
-from lamina.llvm.plan import Plan, plan
-from lamina.llvm.step import (
+from lamina.llvm.words import (
     BATCH,
     DEADLINE,
     FIRST,
@@ -38,27 +32,12 @@ from lamina.llvm.step import (
     SYNC,
     TOTAL,
     WATCHED,
-    step_text,
+    Sizes,
 )
-from lamina.llvm.task import Task
-from lamina.llvm.verify import verify
-from lamina.transform.absorb import absorb
-from lamina.transform.simplify import simplify
-from lamina.transform.winners import use_winners
 from lamina.types import Type, numpy_dtype, static_shape
 
 CALL_NANOSECONDS = 100_000_000
 _ALIGNMENT = 4096
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Bytes of the areas that a call needs; private and scratch are for each thread."""
-
-    shared: int
-    private: int
-    scratch: int
-    threads: int
 
 
 def compile_llvm(program: Program, capacity: int) -> LlvmExecutable:
@@ -77,54 +56,12 @@ def compile_llvm(program: Program, capacity: int) -> LlvmExecutable:
     if found is not None:
         sizes = Sizes(**found.manifest["sizes"])
         return LlvmExecutable(program, capacity, engine.load(found.code, target), sizes)
-    made = generate(program, capacity, target)
+    # A second start finds its step on the disk and never loads the compiler.
+    compiler = importlib.import_module("lamina.llvm.generate")
+    made = compiler.generate(program, capacity, target)
     code = engine.compile_text(made.text, target)
-    if "asm" in config.dump():
-        _dump("asm", engine.assembly(made.text, target))
     cache.store(key, code, {"sizes": made.sizes.__dict__})
     return LlvmExecutable(program, capacity, engine.load(code, target), made.sizes)
-
-
-@dataclass(frozen=True)
-class Generated:
-    """The text of a step, the memory it needs, and its tasks as `step_text` numbers them."""
-
-    text: str
-    sizes: Sizes
-    tasks: list[tuple[Task, int, int]]
-
-
-def generate(
-    program: Program, capacity: int, target: Target, *, profile: bool = False
-) -> Generated:
-    """The LLVM text of a program's step."""
-    parts = choices.parts(capacity)
-    simple = simplify(program.with_roots(write_out(program.roots)))
-    simple = simple.with_roots(use_winners(absorb(arrange(simple.roots))))
-    lowered = lower(simple, capacity, parts)
-    planned = plan(lowered, capacity, parts, apart=config.arena() == "apart")
-    verify(planned)
-    step = step_text(simple, planned, lowered.inputs, target, profile=profile)
-    _show(simple, lowered, planned, step.text)
-    scratch = -(-max(step.scratch_bytes, 1) // 128) * 128
-    sizes = Sizes(step.shared_bytes, planned.private_bytes, scratch, planned.threads)
-    return Generated(step.text, sizes, step.tasks)
-
-
-def _show(program: Program, lowered: Lowered, planned: Plan, text: str) -> None:
-    wanted = config.dump()
-    if "graph" in wanted:
-        _dump("graph", "\n".join(map(repr, program.nodes())))
-    if "fuse" in wanted:
-        _dump("fuse", "\n".join(fuse.describe(fusion) for fusion in lowered.fusions))
-    if "plan" in wanted:
-        _dump("plan", planned.describe())
-    if "llvm" in wanted:
-        _dump("llvm", text)
-
-
-def _dump(title: str, text: str) -> None:
-    sys.stdout.write(f"; ---- {title}\n{text}\n")
 
 
 class _Areas:

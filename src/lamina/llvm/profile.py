@@ -13,7 +13,8 @@ from lamina.executor import Array
 from lamina.ir.elementary import SCALARS
 from lamina.ir.program import Program
 from lamina.llvm import engine, host
-from lamina.llvm.executor import LlvmExecutable, generate
+from lamina.llvm.executor import LlvmExecutable
+from lamina.llvm.generate import generate
 from lamina.llvm.host import Target
 from lamina.llvm.kernel import (
     Body,
@@ -24,8 +25,8 @@ from lamina.llvm.kernel import (
     WinnerInputGradient,
 )
 from lamina.llvm.kernels.winograd import winograd
-from lamina.llvm.step import PROFILE
 from lamina.llvm.task import Task
+from lamina.llvm.words import PROFILE
 from lamina.types import Batch, Dimension, itemsize
 
 

@@ -3,19 +3,8 @@
     void step(ptr args, i64 tid, i64 threads)
 
 runs the steps `FIRST` to `STOP` of a program on one of the threads (see `runtime` for the
-convention). `args` is a table of 64-bit words:
-
-    SYNC      the sync area of the pool            SHARED    memory that all threads see
-    PRIVATE   one block a thread, one after another SCRATCH   the same, for kernels' own use
-    FIRST     the first step of this call          STOP      the step not to run any more; a
-                                                             thread that ends the call lowers it
-    BATCH     rows of a full step                  TOTAL     rows in all
-    ORDER     i64 row numbers, or 0 for rows in order
-    DEADLINE  when to end the call, or 0           WATCHED   a float32 that must stay finite, or 0
-    PROFILE   i64 ticks per thread and task, in a step that was built to be profiled
-
-followed by the addresses of states, inputs and outputs. With an order, each thread first gathers
-its rows of the inputs into shared memory.
+convention). `args` is a table of 64-bit words, see `words`. With an order, each thread first
+gathers its rows of the inputs into shared memory.
 """
 
 from __future__ import annotations
@@ -30,11 +19,22 @@ from lamina.llvm.host import Target
 from lamina.llvm.plan import ALIGNMENT, Phase, Plan, row_stride
 from lamina.llvm.task import Loop, Operand, Step, Task
 from lamina.llvm.views import Buffer
+from lamina.llvm.words import (
+    BATCH,
+    DEADLINE,
+    FIRST,
+    ORDER,
+    POINTERS,
+    PRIVATE,
+    PROFILE,
+    SCRATCH,
+    SHARED,
+    STOP,
+    SYNC,
+    TOTAL,
+    WATCHED,
+)
 from lamina.types import Batch, itemsize
-
-SYNC, SHARED, PRIVATE, SCRATCH, FIRST, STOP, BATCH, TOTAL, ORDER, DEADLINE, WATCHED = range(11)
-PROFILE = 11
-POINTERS = 12
 
 
 @dataclass(frozen=True)

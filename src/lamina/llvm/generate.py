@@ -1,0 +1,66 @@
+"""The LLVM text of a program: simplify, fuse, lower, plan, verify, write."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from lamina import config
+from lamina.ir.program import Program
+from lamina.llvm import choices, engine, fuse
+from lamina.llvm.arrange import arrange
+from lamina.llvm.control import write_out
+from lamina.llvm.host import Target
+from lamina.llvm.lower import Lowered, lower
+from lamina.llvm.plan import Plan, plan
+from lamina.llvm.step import step_text
+from lamina.llvm.task import Task
+from lamina.llvm.verify import verify
+from lamina.llvm.words import Sizes
+from lamina.transform.absorb import absorb
+from lamina.transform.simplify import simplify
+from lamina.transform.winners import use_winners
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The text of a step, the memory it needs, and its tasks as `step_text` numbers them."""
+
+    text: str
+    sizes: Sizes
+    tasks: list[tuple[Task, int, int]]
+
+
+def generate(
+    program: Program, capacity: int, target: Target, *, profile: bool = False
+) -> Generated:
+    """The LLVM text of a program's step."""
+    parts = choices.parts(capacity)
+    simple = simplify(program.with_roots(write_out(program.roots)))
+    simple = simple.with_roots(use_winners(absorb(arrange(simple.roots))))
+    lowered = lower(simple, capacity, parts)
+    planned = plan(lowered, capacity, parts, apart=config.arena() == "apart")
+    verify(planned)
+    step = step_text(simple, planned, lowered.inputs, target, profile=profile)
+    _show(simple, lowered, planned, step.text, target)
+    scratch = -(-max(step.scratch_bytes, 1) // 128) * 128
+    sizes = Sizes(step.shared_bytes, planned.private_bytes, scratch, planned.threads)
+    return Generated(step.text, sizes, step.tasks)
+
+
+def _show(program: Program, lowered: Lowered, planned: Plan, text: str, target: Target) -> None:
+    wanted = config.dump()
+    if "graph" in wanted:
+        _dump("graph", "\n".join(map(repr, program.nodes())))
+    if "fuse" in wanted:
+        _dump("fuse", "\n".join(fuse.describe(fusion) for fusion in lowered.fusions))
+    if "plan" in wanted:
+        _dump("plan", planned.describe())
+    if "llvm" in wanted:
+        _dump("llvm", text)
+    if "asm" in wanted:
+        _dump("asm", engine.assembly(text, target))
+
+
+def _dump(title: str, text: str) -> None:
+    sys.stdout.write(f"; ---- {title}\n{text}\n")
