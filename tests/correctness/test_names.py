@@ -35,13 +35,9 @@ def test_import_is_silent_and_loads_no_heavy_package():
 
 
 def test_import_takes_less_than_a_fifth_of_a_second():
-    times = []
-    for _ in range(3):
-        result = run(
-            "import time; t = time.perf_counter(); import lamina; print(time.perf_counter() - t)"
-        )
-        times.append(float(result.stdout))
-    assert min(times) < 0.2
+    """Of the processor's time: how long it takes on a busy machine says nothing."""
+    code = "import time; t = time.process_time(); import lamina; print(time.process_time() - t)"
+    assert min(float(run(code).stdout) for _ in range(3)) < 0.2
 
 
 @pytest.mark.parametrize("name", lamina.__all__)
