@@ -37,5 +37,6 @@ def keras() -> ModuleType:
             raise
         pytest.skip("real Keras is not installed; `make oracle` installs it")
 
+
 # Scripts as other people write them: run by test_scripts.py, not imported.
 collect_ignore = ["training/scripts"]
