@@ -151,6 +151,10 @@ class CompiledLoss:
         given = align(self.loss, y_pred, self.names, "loss", spread=True)
         weights = align(self.loss_weights, y_pred, self.names, "loss_weights", spread=True)
         several = sum(one is not None for one in given) > 1
+        places = list(range(len(given)))
+        if isinstance(self.loss, dict) and isinstance(y_pred, dict):
+            # Keras lists the single losses in the order of the dict.
+            places = [self.names.index(name) for name in self.loss if name in self.names]
         self.parts = [
             OutputLoss(
                 place,
@@ -158,8 +162,8 @@ class CompiledLoss:
                 weights[place],
                 metrics_module.Mean(name=f"{self.names[place]}_loss") if several else None,
             )
-            for place, one in enumerate(given)
-            if one is not None
+            for place in places
+            if (one := given[place]) is not None
         ]
 
     def targets(self, y_true: Any, y_pred: Any) -> list[Any]:
