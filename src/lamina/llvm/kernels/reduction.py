@@ -374,26 +374,9 @@ def _reduce_tile(
         return unflatten(loop.result, plan.reducers)
 
     states = [state for part in tile for state in part]
-    result = _blocked_tile(plan, plan.axes[number], states, lanes, len(spans), run)
+    wide = replace(plan, reducers=plan.reducers * len(spans))
+    result = _in_blocks(wide, plan.axes[number], states, lanes, run)
     return [result[i * width : (i + 1) * width] for i in range(len(spans))]
-
-
-def _blocked_tile(
-    plan: _Plan,
-    axis: Axis,
-    states: Sequence[State],
-    lanes: int,
-    count: int,
-    run: Callable[[Index, Index, Sequence[State]], list[State]],
-) -> list[State]:
-    """`_in_blocks` for the states of `count` vectors."""
-    wide = replace_reducers(plan, count)
-    return _in_blocks(wide, axis, states, lanes, run)
-
-
-def replace_reducers(plan: _Plan, count: int) -> _Plan:
-    """The plan as if it had every result `count` times."""
-    return replace(plan, reducers=plan.reducers * count)
 
 
 # ------------------------------------------------------------------------- along a reduced axis
