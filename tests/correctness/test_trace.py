@@ -97,6 +97,14 @@ def test_one_program_serves_every_number_of_rows():
         np.testing.assert_allclose(back, x / rows, rtol=1e-6)
 
 
+def test_positions_in_the_batch_count_from_the_end():
+    traced = trace(lambda x: (ops.take(x, [0, -1], axis=0), x[convert([-2])]), ROWS)
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    ends, before = run(traced, x)
+    assert ends.tolist() == x[[0, -1]].tolist()
+    assert before.tolist() == x[[-2]].tolist()
+
+
 @pytest.mark.parametrize(
     "function",
     [
@@ -108,11 +116,15 @@ def test_one_program_serves_every_number_of_rows():
         lambda x: ops.reshape(x, (4, 3)),
         list,
         lambda x: x.size,
-        lambda x: ops.flip(ops.sort(x, axis=0), 0),
+        lambda x: ops.sort(x, axis=0),
+        lambda x: ops.flip(x, 0),
+        lambda x: ops.top_k(ops.transpose(x), 2)[0],
+        lambda x: random.shuffle(x, seed=1),
+        lambda x: ops.map(ops.sum, x),
     ],
 )
 def test_what_needs_the_number_of_rows_is_traced_for_it(function):
-    with pytest.raises(ShapeError):
+    with pytest.raises(BatchError):
         trace(function, ROWS)
     traced = trace(function, ROWS, rows=4)
     x = np.arange(12, dtype=np.float32).reshape(4, 3)

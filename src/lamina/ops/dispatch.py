@@ -6,8 +6,9 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from lamina.errors import ShapeError
+from lamina.errors import BatchError, ShapeError
 from lamina.tensor import Tensor, is_symbolic
+from lamina.types import Batch
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,6 +54,19 @@ def normal_axis(axis: Any, rank: int) -> int:
     if not -rank <= at < rank:
         raise ShapeError(f"axis {at} is out of range for a value with {rank} axes")
     return at % rank
+
+
+def known_axis(x: Tensor, axis: Any, what: str) -> int:
+    """An axis from 0 to rank - 1 that is not the run-time batch.
+
+    raises   BatchError where it is: the caller traces again for a known number of rows
+    """
+    at = normal_axis(axis, x.ndim)
+    if isinstance(x.shape[at], Batch):
+        raise BatchError(
+            f"{what}: axis {at} of {x.node.type} is the batch, whose rows are not known"
+        )
+    return at
 
 
 def normal_axes(axis: Any, rank: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from lamina import config
 from lamina.errors import ShapeError
 from lamina.ir import movement, order
 from lamina.ops.creation import arange
-from lamina.ops.dispatch import normal_axis, operation
+from lamina.ops.dispatch import known_axis, normal_axis, operation
 from lamina.ops.elementwise import ceil, floor, isnan, where
 from lamina.ops.reductions import any as any_of
 from lamina.ops.reductions import sum as sum_of
@@ -25,7 +25,7 @@ def sort(x: Any, axis: int | None = -1) -> Tensor:
     tensor = convert(x)
     if axis is None:
         tensor, axis = tensor.reshape((-1,)), 0
-    return Tensor(order.sort(tensor.node, axis=normal_axis(axis, tensor.ndim))[0])
+    return Tensor(order.sort(tensor.node, axis=known_axis(tensor, axis, "sort"))[0])
 
 
 @operation
@@ -34,14 +34,15 @@ def argsort(x: Any, axis: int | None = -1) -> Tensor:
     tensor = convert(x)
     if axis is None:
         tensor, axis = tensor.reshape((-1,)), 0
-    at = normal_axis(axis, tensor.ndim)
-    return Tensor(order.arg_sort(tensor.node, at))
+    return Tensor(order.arg_sort(tensor.node, known_axis(tensor, axis, "argsort")))
 
 
 @operation
 def top_k(x: Any, k: int, sorted: bool = True) -> tuple[Tensor, Tensor]:
     """The k largest elements of the last axis, falling, and their positions (int32)."""
-    values, indices = order.top_k(convert(x).node, int(k))
+    tensor = convert(x)
+    known_axis(tensor, -1, "top_k")
+    values, indices = order.top_k(tensor.node, int(k))
     return Tensor(values), Tensor(indices)
 
 
@@ -223,6 +224,7 @@ def lexsort(keys: Any, axis: int = -1) -> Tensor:
 
 def shuffled_positions(keys: Tensor) -> Tensor:
     """0 to n - 1 in the order of random keys (n,)."""
+    known_axis(keys, 0, "shuffle")
     count = keys.shape[0]
     numbers = arange(count)
     return Tensor(order.sort(keys.node, broadcast_to(numbers.node, keys.shape), axis=0)[1])

@@ -9,7 +9,7 @@ import numpy as np
 
 from lamina.errors import BatchError, ShapeError, layout
 from lamina.ir import elementary, indexing, movement, scalar
-from lamina.ir.graph import Node, constant
+from lamina.ir.graph import Node, constant, rows
 from lamina.tensor.broadcasting import broadcast_shape, broadcast_to
 from lamina.types import Batch, Shape
 
@@ -125,10 +125,11 @@ def wrapped(where: Node, size: Any) -> Node:
     """Negative indices counted from the end: `where + size` where it is negative."""
     if where.dtype.startswith("u"):
         return where
-    if isinstance(size, Batch):
-        return where
     zero = broadcast_to(constant(0, where.dtype), where.shape)
-    length = broadcast_to(constant(size, where.dtype), where.shape)
+    count = (
+        rows(size.factor, where.dtype) if isinstance(size, Batch) else constant(size, where.dtype)
+    )
+    length = broadcast_to(count, where.shape)
     negative = elementary.map_("lt", where, zero)
     return elementary.map_("where", negative, elementary.map_("add", where, length), where)
 

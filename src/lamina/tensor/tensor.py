@@ -546,9 +546,11 @@ def target_shape(x: Node, shape: Any) -> Shape:
     open_axes = [axis for axis, size in enumerate(sizes) if size == -1]
     if len(open_axes) > 1:
         raise ShapeError(f"reshape can infer one dimension, got {wanted}")
-    if not open_axes:
-        return tuple(sizes)
     static, factor = _linear(x.shape)
+    if not open_axes:
+        if factor and not any(isinstance(size, Batch) for size in sizes):
+            raise BatchError(f"a value of {x.type} can have the shape {wanted} for some rows only")
+        return tuple(sizes)
     known, known_factor = _linear(size for size in sizes if size != -1)
     if known == 0 or static % known:
         raise (BatchError if factor else ShapeError)(
