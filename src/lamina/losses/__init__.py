@@ -81,6 +81,9 @@ OBJECTS: dict[str, Any] = {
     "huber_loss": huber,
 }
 
+# Strings that mean one of several functions, chosen when the shapes are known.
+CHOSEN_BY_SHAPE = ("crossentropy", "ce")
+
 
 def get(identifier: Any) -> Any:
     """A loss function or object from a string ("mse"), a configuration, a class or a callable.
@@ -91,31 +94,24 @@ def get(identifier: Any) -> Any:
     return resolve(identifier, OBJECTS, "loss", "keras.losses")
 
 
-def get_loss(identifier: Any, y_true: Any, y_pred: Any) -> Loss | None:
+def get_loss(identifier: Any, y_true: Any, y_pred: Any) -> Any:
     """What `compile(loss=identifier)` means for these targets and predictions, as an object.
 
     "crossentropy" and "ce" choose between the binary, the sparse and the categorical form by the
     shapes, as "accuracy" does among metrics.
     """
-    if identifier is None:
-        return None
-    if isinstance(identifier, str) and identifier.lower() in {"crossentropy", "ce"}:
-        kind = classification_kind(y_true, y_pred)
-        chosen = {
+    if isinstance(identifier, str) and identifier.lower() in CHOSEN_BY_SHAPE:
+        found: Any = {
             "binary": binary_crossentropy,
             "sparse": sparse_categorical_crossentropy,
             "categorical": categorical_crossentropy,
-        }[kind]
-        return wrapped(chosen, name=identifier)
-    found = get(identifier)
-    return found if isinstance(found, Loss) else wrapped(found)
-
-
-def wrapped(function: Any, name: Any = None) -> Loss:
-    """The object that computes a loss function with its default arguments."""
-    if function is sparse_categorical_crossentropy:
-        return SparseCategoricalCrossentropy(name=name or "sparse_categorical_crossentropy")
-    return LossFunctionWrapper(function, name=name or getattr(function, "__name__", None))
+        }[classification_kind(y_true, y_pred)]
+    else:
+        found = get(identifier)
+    if found is None or isinstance(found, Loss):
+        return found
+    name = identifier if isinstance(identifier, str) else getattr(found, "__name__", "loss")
+    return LossFunctionWrapper(found, name=name)
 
 
 def classification_kind(y_true: Any, y_pred: Any) -> str:
@@ -149,6 +145,7 @@ def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> An
 
 
 __all__ = [
+    "CHOSEN_BY_SHAPE",
     "CTC",
     "BinaryCrossentropy",
     "BinaryFocalCrossentropy",
@@ -201,5 +198,4 @@ __all__ = [
     "sparse_categorical_crossentropy",
     "squared_hinge",
     "tversky",
-    "wrapped",
 ]

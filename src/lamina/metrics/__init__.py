@@ -118,6 +118,9 @@ OBJECTS: dict[str, Any] = {
     "kld": KLDivergence,
 }
 
+# Strings that mean one of several metrics, chosen when the shapes are known.
+CHOSEN_BY_SHAPE = ("accuracy", "acc", *losses.CHOSEN_BY_SHAPE)
+
 
 def get(identifier: Any) -> Any:
     """A metric from a string ("auc"), a configuration, a class, or a callable.
@@ -142,13 +145,13 @@ def get_metric(identifier: Any, y_true: Any, y_pred: Any) -> Metric | None:
         return None
     chosen: dict[str, Any] | None = None
     word = identifier.lower() if isinstance(identifier, str) else ""
-    if word in {"accuracy", "acc"}:
+    if word in CHOSEN_BY_SHAPE[:2]:
         chosen = {
             "binary": BinaryAccuracy,
             "sparse": SparseCategoricalAccuracy,
             "categorical": CategoricalAccuracy,
         }
-    elif word in {"crossentropy", "ce"}:
+    elif word in CHOSEN_BY_SHAPE:
         chosen = {
             "binary": BinaryCrossentropy,
             "sparse": SparseCategoricalCrossentropy,
@@ -183,6 +186,7 @@ def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> An
 
 __all__ = [
     "AUC",
+    "CHOSEN_BY_SHAPE",
     "Accuracy",
     "BinaryAccuracy",
     "BinaryCrossentropy",

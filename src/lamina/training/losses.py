@@ -77,34 +77,6 @@ def _misfit(what: str, given: Any, names: Sequence[str]) -> str:
     )
 
 
-def choose_by_shape(y_true: Any, y_pred: Any, binary: Any, sparse: Any, categorical: Any) -> Any:
-    """What "accuracy" and "crossentropy" mean for these shapes, as in Keras."""
-    if y_pred.shape[-1] == 1:
-        return binary
-    lower_rank = len(y_true.shape) < len(y_pred.shape)
-    if lower_rank or y_true.shape[-1] == 1:
-        return sparse
-    return categorical
-
-
-def resolve_loss(given: Any, y_true: Any, y_pred: Any) -> Any:
-    """A loss object of what the user gave: a string, function or Loss."""
-    if isinstance(given, str) and given.lower() in ("crossentropy", "ce"):
-        found = choose_by_shape(
-            y_true,
-            y_pred,
-            losses_module.binary_crossentropy,
-            losses_module.sparse_categorical_crossentropy,
-            losses_module.categorical_crossentropy,
-        )
-    else:
-        found = losses_module.get(given)
-    if isinstance(found, losses_module.Loss):
-        return found
-    name = given if isinstance(given, str) else getattr(found, "__name__", "loss")
-    return losses_module.LossFunctionWrapper(found, name=name)
-
-
 @dataclass
 class OutputLoss:
     """The loss of one output: its function, its weight, and the tracker of its mean."""
@@ -124,9 +96,8 @@ class CompiledLoss:
 
     def __init__(self, loss: Any, loss_weights: Any, names: Sequence[str] | None) -> None:
         for leaf in tree.flatten(loss):
-            if isinstance(leaf, str) and leaf.lower() in ("crossentropy", "ce"):
-                continue
-            losses_module.get(leaf)  # a misspelt name is told at once
+            if not (isinstance(leaf, str) and leaf.lower() in losses_module.CHOSEN_BY_SHAPE):
+                losses_module.get(leaf)  # a misspelt name is told at once
         if loss_weights is not None and not isinstance(
             loss_weights, (list, tuple, dict, float, int)
         ):
@@ -158,7 +129,7 @@ class CompiledLoss:
         self.parts = [
             OutputLoss(
                 place,
-                resolve_loss(one, y_true[place], flat[place]),
+                losses_module.get_loss(one, y_true[place], flat[place]),
                 weights[place],
                 metrics_module.Mean(name=f"{self.names[place]}_loss") if several else None,
             )

@@ -7,28 +7,7 @@ from typing import Any
 
 from lamina import metrics as metrics_module
 from lamina import tree
-from lamina.training.losses import StructureError, align, choose_by_shape, output_names
-
-
-def resolve_metric(given: Any, y_true: Any, y_pred: Any) -> Any:
-    """A metric object of what the user gave; a string stays its name in the logs."""
-    if isinstance(given, str) and given.lower() in ("accuracy", "acc"):
-        kind = choose_by_shape(
-            y_true,
-            y_pred,
-            metrics_module.BinaryAccuracy,
-            metrics_module.SparseCategoricalAccuracy,
-            metrics_module.CategoricalAccuracy,
-        )
-        return kind(name=given)
-    found = metrics_module.get(given)
-    name = given if isinstance(given, str) else None
-    if not isinstance(found, metrics_module.Metric):
-        called = name or getattr(found, "name", None) or getattr(found, "__name__", "metric")
-        return metrics_module.MeanMetricWrapper(found, name=called)
-    if name is not None:
-        found.name = name
-    return found
+from lamina.training.losses import StructureError, align, output_names
 
 
 def _check(given: Any, argument: str) -> None:
@@ -37,7 +16,7 @@ def _check(given: Any, argument: str) -> None:
             f"{argument} is a list, tuple or dict of metrics, got {type(given).__name__}."
         )
     for leaf in tree.flatten(given):
-        if not (isinstance(leaf, str) and leaf.lower() in ("accuracy", "acc")):
+        if not (isinstance(leaf, str) and leaf.lower() in metrics_module.CHOSEN_BY_SHAPE):
             metrics_module.get(leaf)  # a misspelt name is told at once
 
 
@@ -72,7 +51,7 @@ class CompiledMetrics:
         )
         return [
             [
-                resolve_metric(one, target, output)
+                metrics_module.get_metric(one, target, output)
                 for one in (tree.flatten(group) if group is not None else [])
                 if one is not None
             ]
