@@ -39,9 +39,9 @@ by_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target
 def always(monkeypatch):
     """Winograd wherever it can compute the convolution."""
     monkeypatch.setattr(choices, "winograd_pays", lambda *_, **__: True)
-    contraction._schedule.cache_clear()
+    contraction.plan.cache_clear()
     yield
-    contraction._schedule.cache_clear()
+    contraction.plan.cache_clear()
 
 
 def image(high, wide, channels, filters, padding=((0, 0), (0, 0))):
@@ -119,11 +119,11 @@ def test_errors_are_about_those_of_the_direct_sum(monkeypatch, target):
     errors = []
     for pays in (True, False):
         monkeypatch.setattr(choices, "winograd_pays", lambda *_, pays=pays, **__: pays)
-        contraction._schedule.cache_clear()
+        contraction.plan.cache_clear()
         arrays = [guarded(array, at_end=True) for array in case.arrays()]
         compiled(case.kernel, target, 3)(arrays, 0, 2, 2)
         errors.append(float(np.sqrt(np.mean((arrays[2] - exact.ravel()) ** 2))))
-    contraction._schedule.cache_clear()
+    contraction.plan.cache_clear()
     assert 0 < errors[0] < 1.5 * errors[1]
 
 
