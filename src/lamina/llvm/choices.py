@@ -351,11 +351,17 @@ def reduces_better(
     a_strides: Sequence[int],
     b_strides: Sequence[int],
 ) -> bool:
-    """Whether a contraction with hardly any columns fills vectors along its sum instead."""
+    """Whether a contraction with hardly any columns is better computed as a reduction.
+
+    Both fill vectors along the sum; the contraction does it faster where the last axis of the sum
+    is a multiple of every vector's length.
+    """
     if space[-1] not in (1, 2, 3) or not reduced:
         return False
     last = reduced[-1]
-    return isinstance(last, int) and last >= 8 and a_strides[-1] == 1 and b_strides[-1] == 1
+    if not isinstance(last, int) or last % 16 == 0:
+        return False
+    return last >= 8 and a_strides[-1] == 1 and b_strides[-1] == 1
 
 
 def threads_wanted(work: float) -> int:

@@ -15,6 +15,7 @@ from lamina.llvm import choices
 from lamina.llvm.emit import I64, POINTER, Emit, Index, Module, Place, Value, index
 from lamina.llvm.host import Target
 from lamina.llvm.kernel import Contraction
+from lamina.llvm.kernels.across import along_the_sum
 from lamina.llvm.kernels.borders import cut
 from lamina.llvm.kernels.halo import SCRATCH, copy_image
 from lamina.llvm.kernels.schedule import (
@@ -55,12 +56,14 @@ def plan(kernel: Contraction, target: Target) -> Schedule | Winograd | Parts:
     fast = winograd(kernel, target)
     if fast:
         return fast
+    narrow = along_the_sum(kernel, target.lanes * 4 // itemsize(kernel.accumulator))
+    kernel, across = narrow or kernel, narrow is not None
     column = len(kernel.space) - 1
     if kernel.a.guards and moves(kernel.a, column) and moves(kernel.b, column):
         parts = cut(kernel) if kernel.split < column and not kernel.accumulate else None
         if parts:
-            return Parts(tuple(schedule(part, target, part=True) for part in parts))
-    return schedule(kernel, target)
+            return Parts(tuple(schedule(part, target, part=True, across=across) for part in parts))
+    return schedule(kernel, target, across=across)
 
 
 def scratch_bytes(kernel: Contraction, target: Target) -> int:

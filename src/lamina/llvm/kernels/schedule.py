@@ -73,6 +73,7 @@ class Schedule:
     pack     how panels of `b` come into scratch: FIRST, while the first of several tiles of rows
              is computed, BEFORE all tiles, or "" for not at all
     reaches  the positions that each tap reaches, where taps are taken one after another
+    across   whether the columns are lanes of one sum, to be added before the epilogue
     """
 
     nest: Nest
@@ -84,6 +85,7 @@ class Schedule:
     halo: Halo | None
     pack: str
     reaches: tuple[Reach, ...]
+    across: bool
 
     @property
     def blocked(self) -> frozenset[int]:
@@ -130,11 +132,13 @@ def _share(size: Dimension) -> Batch:
     return size if isinstance(size, Batch) else Batch(max(1, size // choices.USUAL_ROWS[-1]))
 
 
-def schedule(kernel: Contraction, target: Target, *, part: bool = False) -> Schedule:
+def schedule(
+    kernel: Contraction, target: Target, *, part: bool = False, across: bool = False
+) -> Schedule:
     """Arrange the loops of `kernel`; depends on nothing but shapes, strides and the target.
 
     A `part` of a convolution keeps its guards, and is called for one step of its split axis after
-    the other.
+    the other. `across` says that the columns are lanes of one sum.
     """
     nest = simplify(Nest(_turned(kernel)))
     halo: Halo | None = None
@@ -210,6 +214,7 @@ def schedule(kernel: Contraction, target: Target, *, part: bool = False) -> Sche
         halo,
         pack,
         reaches,
+        across,
     )
 
 

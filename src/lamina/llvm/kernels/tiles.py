@@ -7,6 +7,7 @@ is the same sequence of multiply-adds in each of them, so a result never depends
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -353,6 +354,9 @@ class Tiles:
             for v in range(at.vectors):
                 point = self._in_space(at, corner, v)
                 total = sums[number * at.vectors + v]
+                if self.schedule.across:
+                    total = self.emit.across(total, operator.add)
+                    point = Point(point.indexes)
                 self.epilogue.at(point, [total]).store(self.kernel.stores)
 
     def _stored(self, store: Store, point: Point) -> Value:
