@@ -299,26 +299,23 @@ class Model(Layer, Fitting):
 
     def _structure(self) -> tuple[list[Layer], list[Any]]:
         """The layers and weights; those of a graph are looked up once, because it stays."""
-        if self._graph is None:
-            return super()._structure()
+        return self._known_structure()[:2]
+
+    def _known_structure(self) -> tuple[list[Layer], list[Any], list[Metric]]:
+        """Layers, weights, and the metrics that are attributes of the layers."""
         known = self._steps.structure
-        if known is None or known[0] is not self._graph:
-            known = (self._graph, *super()._structure())
+        if known is None or self._graph is None or known[0] is not self._graph:
+            layers, weights = super()._structure()
+            inner = [one for one in layers if not isinstance(one, Model)]  # a model inside
+            found = [metric for one in inner for metric in _metrics_of(one)]  # measures itself
+            known = (self._graph, (layers, weights, found))
             self._steps.structure = known
-        return known[1], known[2]
+        parts: tuple[list[Layer], list[Any], list[Metric]] = known[1]
+        return parts
 
     def _own_metrics(self) -> list[Metric]:
-        found: dict[int, Metric] = {}
-        for layer in self._structure()[0]:
-            if isinstance(layer, Model) and layer is not self:
-                continue  # a model inside measures for itself
-            hidden = layer._not_saved if isinstance(layer, Model) else NOT_OWNED
-            for name, value in vars(layer).items():
-                if name not in hidden and isinstance(value, (Metric, list, tuple, dict)):
-                    for leaf in tree.flatten(value):
-                        if isinstance(leaf, Metric):
-                            found.setdefault(id(leaf), leaf)
-        return list(found.values())
+        metrics = [*_metrics_of(self), *self._known_structure()[2]]
+        return list({id(metric): metric for metric in metrics}.values())
 
     # ------------------------------------------------------------------------- looking
 
@@ -456,6 +453,18 @@ class Functional(Model):
     """A model made of inputs and outputs; `Model(inputs, outputs)` gives one."""
 
     _keras_layers_first = True
+
+
+def _metrics_of(layer: Layer) -> list[Metric]:
+    """The metrics among a layer's attributes, also inside containers."""
+    hidden = layer._not_saved if isinstance(layer, Model) else NOT_OWNED
+    return [
+        leaf
+        for name, value in vars(layer).items()
+        if name not in hidden and isinstance(value, (Metric, list, tuple, dict))
+        for leaf in tree.flatten(value)
+        if isinstance(leaf, Metric)
+    ]
 
 
 def is_plain(leaf: Any) -> bool:
