@@ -256,6 +256,10 @@ def test_arrays_become_tensors_of_the_compute_dtype():
     assert seen[1][0].dtype == "float64"
 
 
+def test_lists_of_numbers_are_arrays():
+    assert Scale(2.0)([[1, 2.5], [3, 4]]).tolist() == [[2.0, 5.0], [6.0, 8.0]]
+
+
 def test_mixed_precision_computes_in_half_and_keeps_float32():
     layer = Dense(2, dtype="mixed_bfloat16")
     y = layer(X)

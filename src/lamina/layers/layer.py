@@ -332,6 +332,8 @@ class Layer(Operation):
                 f"{type(self).__name__}: super().__init__() must be called in __init__()"
             )
         signature = _call_signature(type(self))
+        if args and _holds_numbers(args[0]):
+            args = (convert(args[0]), *args[1:])
         args = tuple(tree.map_structure(self._entered, list(args)))
         kwargs = {key: tree.map_structure(self._entered, value) for key, value in kwargs.items()}
         outer = context.current()
@@ -677,6 +679,12 @@ def _scoped_build(build: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return scoped
+
+
+def _holds_numbers(value: Any) -> bool:
+    """Whether this is a list (or lists in lists) of plain numbers: an array in Python's words."""
+    leaves = tree.flatten(value) if isinstance(value, (list, tuple)) else []
+    return bool(leaves) and all(isinstance(leaf, (int, float)) for leaf in leaves)
 
 
 def get_mask(value: Any) -> Any:
