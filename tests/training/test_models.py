@@ -175,6 +175,7 @@ def test_two_optimizers_in_a_step_of_ones_own(rng):
             self.first, self.second = first, second
 
         def train_step(self, data):
+            assert tuple(data.shape[1:]) == (2,)  # inputs alone come as they are
             for network, optimizer in ((self.one, self.first), (self.two, self.second)):
                 loss = ops.mean(self.two(self.one(data)) ** 2)
                 variables = network.trainable_variables

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lamina import serialization, tree
-from lamina.data import as_arrays
+from lamina.data import as_arrays, unpack_data
 from lamina.errors import ShapeError, TraceError, layout, near_matches
 from lamina.layers.core import InputLayer
 from lamina.layers.layer import Layer
@@ -258,7 +258,7 @@ class Model(Layer, Fitting):
         kind = "train" if training else "predict"
         step = self._steps.step(
             ("call", training, self._step_signature(kind)),
-            lambda data: self._called(data[0], training),
+            lambda data: self._called(unpack_data(data)[0], training),
             (arrays,),
             rounded_capacity(rows),
             rows,

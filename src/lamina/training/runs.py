@@ -14,7 +14,7 @@ from lamina import tree
 from lamina.data import ArraySource, BatchSource, Source
 from lamina.data.batches import RAN_OUT
 from lamina.tensor import recording
-from lamina.training.steps import CompiledStep, rounded_capacity, tensors_of
+from lamina.training.steps import CompiledStep, as_given, rounded_capacity, tensors_of
 from lamina.training.trainer import pythonic
 from lamina.types import numpy_dtype, static_shape
 
@@ -187,7 +187,7 @@ class Pass:
         """What the step gives for one batch of nested arrays."""
         if self.model.run_eagerly:
             with recording():
-                returned = self.step_function(tensors_of(batch))
+                returned = self.step_function(as_given(tensors_of(batch)))
                 return tree.map_structure(
                     lambda leaf: np.asarray(leaf) if hasattr(leaf, "node") else leaf, returned
                 )

@@ -148,7 +148,7 @@ class StepCache:
         self, data: Any, function: Callable[[Any], Any], types: Any, capacity: int, rows: int
     ) -> CompiledStep:
         def body(*parts: Any) -> Any:
-            return function(in_floatx(parts))
+            return function(as_given(in_floatx(parts)))
 
         labels = ["x", "y", "sample_weight"]
 
@@ -169,6 +169,15 @@ class StepCache:
         traced = trace(body, *types, labels=labels[: len(types)], rows=rows)
         self.compiled += 1
         return CompiledStep(traced, executor_for(traced.program, rows), rows, rows)
+
+
+def as_given(parts: Any) -> Any:
+    """What a step gets: (x, y), (x, y, sample_weight), or x itself where it stands alone.
+
+    As in Keras, a list or tuple of inputs alone stays in a tuple: (x,).
+    """
+    alone = len(parts) == 1 and not isinstance(parts[0], (list, tuple))
+    return parts[0] if alone else parts
 
 
 def tensors_of(template: Any) -> Any:
