@@ -496,6 +496,8 @@ def test_a_node_fills_its_arguments():
         (layers.Flatten(), (4, 8), (None, 32)),
         (lambda x: ops.top_k(x, 2)[1], (4, 8), (None, 4, 2)),
         (lambda x: ops.sum(ops.flip(x, 0), 0), (8,), (8,)),
+        (lambda x: ops.map(lambda row: ops.sum(row, -1), x), (4, 8), (None, 4)),
+        (lambda x: ops.fori_loop(0, 3, lambda i, v: v * 2.0, x), (8,), (None, 8)),
     ],
 )
 def test_shapes_of_symbolic_calls(make, given, expected):

@@ -12,6 +12,7 @@ from lamina.errors import ShapeError
 from lamina.ir import control, scalar
 from lamina.ir.graph import Const, Node, apply, input_node, rewrite, toposort
 from lamina.ops.creation import arange, ones_like, zeros_like
+from lamina.ops.dispatch import operation
 from lamina.ops.shaping import concatenate, flip
 from lamina.tensor import Tensor, cast, convert, values
 from lamina.tensor.broadcasting import broadcast_all
@@ -98,6 +99,7 @@ def _widened(side: Closed, inputs: list[Node]) -> control.Body:
     return control.Body(parameters, side.body.results)
 
 
+@operation
 def while_loop(
     cond: Callable[..., Any],
     body: Callable[..., Any],
@@ -149,6 +151,7 @@ def while_loop(
     return result[0] if single else result
 
 
+@operation
 def scan(
     f: Callable[[Any, Any], tuple[Any, Any]],
     init: Any,
@@ -195,6 +198,7 @@ def scan(
     return _packed(init, nodes[:count]), ys
 
 
+@operation
 def fori_loop(lower: int, upper: int, body_fun: Callable[[Any, Any], Any], init_val: Any) -> Any:
     """`value = body_fun(i, value)` for i from `lower` to `upper` - 1."""
     first, last = int(lower), int(upper)
@@ -205,17 +209,20 @@ def fori_loop(lower: int, upper: int, body_fun: Callable[[Any, Any], Any], init_
     return carry
 
 
+@operation
 def map(f: Callable[[Any], Any], xs: Any) -> Any:
     """f applied to each slice along axis 0, one after the other, results stacked."""
     _, ys = scan(lambda carry, x: (carry, f(x)), (), xs)
     return ys
 
 
+@operation
 def vectorized_map(function: Callable[[Any], Any], elements: Any) -> Any:
     """f applied to each slice along axis 0, results stacked."""
     return map(function, elements)
 
 
+@operation
 def associative_scan(
     f: Callable[[Any, Any], Any], elems: Any, reverse: bool = False, axis: int = 0
 ) -> Any:
@@ -244,6 +251,7 @@ def associative_scan(
     return tree.pack(elems, leaves)
 
 
+@operation
 def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -> Any:
     """`branches[index](*operands)`; an index outside takes the nearest branch."""
     at = convert(index)
