@@ -37,10 +37,12 @@ from contraction_cases import (
     Geometry,
     convolution,
     depthwise,
+    depthwise_filter,
     dot,
     filter_gradient,
     input_gradient,
     same,
+    single_filter,
 )
 
 
@@ -93,6 +95,10 @@ def cases() -> list[Case]:
         input_gradient(image(32, 64, 64, padding=same(3)), rows=16),
         depthwise(image(32, 64, 64, padding=same(3)), rows=16),
         depthwise(image(14, 192, 192, padding=same(3)), rows=16),
+        depthwise(image(56, 128, 128, padding=same(3), strides=(2, 2)), rows=2),
+        depthwise_filter(image(14, 192, 192, padding=same(3)), rows=16),
+        convolution(image(28, 32, 1, padding=same(3)), rows=8),
+        single_filter(image(28, 32, 1, padding=same(3)), rows=8),
     ]
 
 

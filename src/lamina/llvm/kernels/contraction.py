@@ -1,7 +1,15 @@
 """Matrix products and convolutions, forward and backward, as one generator.
 
-`schedule` decides the order of the loops, `tiles` writes what stands inside of them, `halo` copies
-images with their border; this module writes the loops.
+`plan` chooses a way, and this module writes the loops around the register tiles:
+
+    axes        merges axes that lie in line
+    schedule    decides the order of the loops, and what is cut, copied or packed
+    tiles       the register tile: its terms and its epilogue
+    halo        a copy of an image with its border
+    taps        tap by tap, where a border would be mostly zeros
+    borders     the inside apart from the borders, for depthwise convolutions
+    across      vectors along the sum, where there are hardly any columns
+    winograd    3 x 3 by fewer multiplications
 """
 
 from __future__ import annotations
