@@ -73,7 +73,7 @@ SINGLE = Real(
           -0.02642704377214418, 0.004761717235814106, -0.0005972644331422529,
           4.611291390623816e-05, -1.639938016480626e-06),
     ln2=(0.693115234375, 3.1946184945309415e-05),
-    overflow=88.72283905206835, underflow=-87.33654475055310, largest=9.5,
+    overflow=88.72283172607422, underflow=-87.33654475055310, largest=9.5,
 )
 DOUBLE_ = Real(
     DOUBLE, I64, 52, 1023,
@@ -192,11 +192,17 @@ def _scaled(e: Emit, f: Real, x: Value, n: Value) -> Value:
 
 
 def exp(e: Emit, x: Value) -> Value:
+    """The exponential function."""
+    f = real(x)
+    result = e.select(x < f.underflow, 0.0, _exp(e, x))
+    return e.select(x <= f.overflow, result, x + _INF)  # a NaN stays one
+
+
+def _exp(e: Emit, x: Value) -> Value:
+    """The same between underflow and overflow."""
     f = real(x)
     n, r = _reduce_exp(e, f, x)
-    p = polynomial(e, r, (1.0, 1.0, *f.exp))
-    result = e.select(x < f.underflow, 0.0, _scaled(e, f, p, n))
-    return e.select(x <= f.overflow, result, x + _INF)  # a NaN stays one
+    return _scaled(e, f, polynomial(e, r, (1.0, 1.0, *f.exp)), n)
 
 
 def expm1(e: Emit, x: Value) -> Value:
@@ -279,7 +285,12 @@ def tanh(e: Emit, x: Value) -> Value:
 
 
 def sigmoid(e: Emit, x: Value) -> Value:
-    return 1.0 / (exp(e, -x) + 1.0)
+    """1 / (1 + exp(-x)); where that is below the normal numbers, the smallest that it reaches."""
+    f = real(x)
+    y = -x
+    y = e.select(y > f.overflow, f.overflow, y)
+    y = e.select(y < f.underflow, f.underflow, y)
+    return 1.0 / (_exp(e, y) + 1.0)
 
 
 def erf(e: Emit, x: Value) -> Value:
