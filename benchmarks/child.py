@@ -1,6 +1,6 @@
 """One engine in a process of its own: answers orders, one JSON line each, on standard output.
 
-Run as `python -m benchmarks.child ENGINE WORKLOAD`; the orders come on standard input.
+Run as `python -m benchmarks.child ENGINE WORKLOAD [BATCH]`; the orders come on standard input.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import resource
 import statistics
 import sys
 import time
-
-STARTED = time.perf_counter()
+from dataclasses import replace
 
 
 def memory() -> float:
@@ -47,14 +46,16 @@ def predictions(engine, x, seconds: float) -> dict[str, float]:
     return {"row": statistics.median(many), "call": statistics.median(one)}
 
 
-def main(engine_name: str, workload_name: str) -> None:
+def main(engine_name: str, workload_name: str, batch: str = "") -> None:
     # What an engine prints must not stand between the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     from benchmarks.engines import build
-    from benchmarks.workloads import WORKLOADS
+    from benchmarks.workloads import OTHERS, WORKLOADS
 
-    workload = WORKLOADS[workload_name]
+    workload = {**WORKLOADS, **OTHERS}[workload_name]
+    if batch:
+        workload = replace(workload, batch=int(batch))
     x, y = workload.arrays()
     data = (x.nbytes + y.nbytes) / 2**20
     before = time.perf_counter()

@@ -12,18 +12,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.engines import ENGINES, installed
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.workloads import OTHERS, WORKLOADS, Workload
 
-START_SECONDS = 300
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}
 
 
 class Child:
     """One engine and workload in a process that waits for orders."""
 
-    def __init__(self, engine: str, workload: str, environment: dict[str, str]) -> None:
+    def __init__(
+        self, engine: str, workload: str, environment: dict[str, str], batch: str = ""
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.child", engine, workload],
+            [sys.executable, "-m", "benchmarks.child", engine, workload, *batch.split()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -98,7 +99,7 @@ def compare(
             except RuntimeError as error:
                 child.end()
                 results[name] = {"error": str(error)}
-        for turn in range(rounds):
+        for turn in range(rounds if children else 0):
             # The order is turned round by round, so that none always follows the same one.
             order = list(children)
             for name in order[turn % len(order) :] + order[: turn % len(order)]:
@@ -127,7 +128,9 @@ def ratio(results: dict) -> tuple[float, str] | None:
 
 
 def by_name(names: Sequence[str] | None) -> list[Workload]:
+    """The workloads that were asked for; without names the listed ones, not their neighbours."""
+    known = {**WORKLOADS, **OTHERS}
     for name in names or ():
-        if name not in WORKLOADS:
-            raise SystemExit(f"unknown workload {name!r}; known: {', '.join(WORKLOADS)}")
-    return [WORKLOADS[name] for name in (names or WORKLOADS)]
+        if name not in known:
+            raise SystemExit(f"unknown workload {name!r}; known: {', '.join(known)}")
+    return [known[name] for name in (names or WORKLOADS)]

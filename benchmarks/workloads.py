@@ -127,3 +127,17 @@ WORKLOADS = {
         Workload("autoencoder", 64, 30, 13_200_000, 0.40, "binary", restored),
     ]
 }
+
+# Neighbours of the networks above, for the Keras engines: a gain on those that is a loss on these
+# is none. Their flops are not counted.
+OTHERS = {
+    workload.name: workload
+    for workload in [
+        Workload("odd-channels", 50, 40, 0, 0.0, "sparse", images),
+        Workload("depthwise", 32, 20, 0, 0.0, "sparse", pictures),
+        Workload("u-shaped", 16, 20, 0, 0.0, "binary", restored),
+        Workload("stacked-gru", 32, 20, 0, 0.0, "sparse", sentences(10000, 100, 10)),
+        Workload("stacked-lstm", 32, 20, 0, 0.0, "sparse", sentences(10000, 100, 10)),
+        Workload("text-convolution", 50, 20, 0, 0.0, "sparse", sentences(10000, 100, 10)),
+    ]
+}

@@ -117,7 +117,87 @@ def autoencoder(keras):
     )
 
 
+def odd_channels(keras):
+    """Channel counts that fill no vector."""
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            layers.Input(shape=(28, 28, 1)),
+            layers.Conv2D(13, 5, padding="same", activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(27, 3, strides=2, activation="relu"),
+            layers.Conv2D(35, 3, dilation_rate=2, padding="same", activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+def depthwise(keras):
+    """Depthwise and pointwise convolutions in turn (Howard et al. 2017)."""
+    layers = keras.layers
+    inputs = layers.Input(shape=(32, 32, 3))
+    x = layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False)(inputs)
+    for filters, stride in ((64, 1), (128, 2), (128, 1), (256, 2)):
+        x = layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.Conv2D(filters, 1, use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(10, activation="softmax")(x))
+
+
+def u_shaped(keras):
+    """Down, up, and across (Ronneberger et al. 2015)."""
+    layers = keras.layers
+
+    def twice(x, filters):
+        for _ in range(2):
+            x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        return x
+
+    inputs = layers.Input(shape=(28, 28, 1))
+    high = twice(inputs, 16)
+    low = twice(layers.MaxPooling2D(2)(high), 32)
+    x = twice(layers.Concatenate()([layers.UpSampling2D(2)(low), high]), 16)
+    return keras.Model(inputs, layers.Conv2D(1, 1, activation="sigmoid")(x))
+
+
+def stacked(keras, kind: str):
+    """Two recurrent layers, the first in both directions."""
+    layers = keras.layers
+    cell = getattr(layers, kind)
+    return keras.Sequential(
+        [
+            layers.Input(shape=(100,), dtype="int32"),
+            layers.Embedding(10000, 64),
+            layers.Bidirectional(cell(48, return_sequences=True)),
+            cell(40),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+def text_convolution(keras):
+    """Windows of 3, 4 and 5 words (Kim 2014)."""
+    layers = keras.layers
+    inputs = layers.Input(shape=(100,), dtype="int32")
+    x = layers.Embedding(10000, 64)(inputs)
+    found = [
+        layers.GlobalMaxPooling1D()(layers.Conv1D(100, width, activation="relu")(x))
+        for width in (3, 4, 5)
+    ]
+    x = layers.Dropout(0.5)(layers.Concatenate()(found))
+    return keras.Model(inputs, layers.Dense(10, activation="softmax")(x))
+
+
 NETWORKS = {
+    "odd-channels": odd_channels,
+    "depthwise": depthwise,
+    "u-shaped": u_shaped,
+    "stacked-gru": lambda k: stacked(k, "GRU"),
+    "stacked-lstm": lambda k: stacked(k, "LSTM"),
+    "text-convolution": text_convolution,
     "cnn": lambda k: convolutional(k, 64),
     "cnn128": lambda k: convolutional(k, 128),
     "mlp": lambda k: dense(k, 100, 10, "softmax"),
