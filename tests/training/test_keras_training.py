@@ -93,43 +93,64 @@ def test_shuffling_draws_the_same_orders(keras, tmp_path, rng):
     agree(*histories)
 
 
-def several(api):
+def several(api, nesting):
     a = api.layers.Input((4,), name="a")
     b = api.layers.Input((6,), name="b")
     x = api.layers.Dense(5, activation="tanh")(api.layers.Concatenate()([a, b]))
     one = api.layers.Dense(1, name="one")(x)
     two = api.layers.Dense(3, activation="softmax", name="two")(x)
-    return api.Model([a, b], [one, two])
+    outputs = {"list": [one, two], "dict": {"q": one, "p": two}, "tuple": (one, two)}
+    return api.Model({"a": a, "b": b}, outputs[nesting])
+
+
+SPARSE = "sparse_categorical_crossentropy"
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("nesting", "arguments", "weights"),
     [
-        {"loss": ["mse", "sparse_categorical_crossentropy"]},
-        {
-            "loss": {"one": "mae", "two": "sparse_categorical_crossentropy"},
-            "loss_weights": {"one": 0.3, "two": 2.0},
-            "metrics": {"one": ["mse"], "two": ["accuracy"]},
-        },
-        {
-            "loss": ["mse", "sparse_categorical_crossentropy"],
-            "loss_weights": [1.0, 0.5],
-            "metrics": [["mae", "mse"], ["acc"]],
-            "weighted_metrics": [["mae"], None],
-        },
+        ("list", {"loss": ["mse", SPARSE]}, None),
+        (
+            "list",
+            {
+                "loss": {"one": "mae", "two": SPARSE},
+                "loss_weights": {"one": 0.3, "two": 2.0},
+                "metrics": {"one": ["mse"], "two": ["accuracy"]},
+            },
+            None,
+        ),
+        (
+            "list",
+            {
+                "loss": ["mse", SPARSE],
+                "loss_weights": [1.0, 0.5],
+                "metrics": [["mae", "mse"], ["acc"]],
+                "weighted_metrics": [["mae"], None],
+            },
+            "one",
+        ),
+        ("list", {"loss": ["mse", None], "metrics": [None, ["acc"]]}, "each"),
+        ("dict", {"loss": {"q": "mse", "p": SPARSE}, "metrics": {"p": ["acc"]}}, None),
+        ("tuple", {"loss": ["mse", "ce"], "metrics": [["mae"], ["acc"]]}, "one"),
     ],
 )
-def test_several_outputs(keras, tmp_path, rng, arguments):
-    a, b = rng.random((40, 4), np.float32), rng.random((40, 6), np.float32)
-    y = [rng.random((40, 1), np.float32), rng.integers(0, 3, (40, 1))]
+def test_several_outputs(keras, tmp_path, rng, nesting, arguments, weights):
+    x = {"a": rng.random((40, 4), np.float32), "b": rng.random((40, 6), np.float32)}
+    first, second = rng.random((40, 1), np.float32), rng.integers(0, 3, (40, 1))
+    y = {"list": [first, second], "dict": {"q": first, "p": second}, "tuple": (first, second)}
+    weight = rng.random(40)
+    given = {None: None, "one": weight, "each": [weight, 2 * weight]}[weights]
     results = []
-    for model in both(keras, several, tmp_path):
-        model.compile("adam", **arguments)
-        history = model.fit([a, b], y, epochs=2, batch_size=16, shuffle=False, verbose=0).history
-        listed = model.evaluate([a, b], y, verbose=0)
+    for model in both(keras, lambda api: several(api, nesting), tmp_path):
+        model.compile("sgd", **arguments)
+        history = model.fit(
+            x, y[nesting], epochs=2, batch_size=16, shuffle=False, verbose=0, sample_weight=given
+        ).history
+        listed = model.evaluate(x, y[nesting], verbose=0)
         results.append((history, {str(i): value for i, value in enumerate(listed)}))
     agree(results[0][0], results[1][0])
-    agree(results[0][1], results[1][1])
+    if "weighted_metrics" not in arguments:  # Keras lists equally named metrics twice
+        agree(results[0][1], results[1][1])
 
 
 def test_one_batch(keras, tmp_path, rng):
