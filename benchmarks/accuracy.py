@@ -223,6 +223,7 @@ def main() -> None:
     for task in given.tasks.split(","):
         if task == "trajectories":
             results[task] = trajectories(given.keras)
+            results["trajectories_keras"] = given.keras
         elif not (folder() / FILES[task]).is_file():
             print(f"{task}: left out, LAMINA_DATA holds no {FILES[task]}")
         else:
@@ -283,6 +284,8 @@ def page(results: dict) -> str:
     if "trajectories" in results:
         lines += [
             "## The first 50 losses, from Keras's initial weights",
+            "",
+            f"Keras is `{results.get('trajectories_keras', results['keras'])}` here.",
             "",
             *TRAJECTORIES.strip().splitlines(),
             "",
