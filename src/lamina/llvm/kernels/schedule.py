@@ -180,7 +180,7 @@ def schedule(
         packed=not blocks and _packable(nest) and _many(sizes, inside, math.prod(terms)),
     )
     of_axis = dict(zip(inside, shape.rows, strict=True))
-    summed = bool(blocks) and not kernel.accumulate
+    summed = bool(blocks or reaches) and not kernel.accumulate
     leading: list[int] = []
     for axis in inside:
         if of_axis[axis] != 1 or blocks:
