@@ -227,6 +227,23 @@ def test_an_unknown_size_cannot_be_a_weight():
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "what"), [(("abc",), "str"), ((None,), "NoneType"), ((), "nothing")]
+)
+def test_a_layer_needs_a_tensor(given, what):
+    layer = Dense(3, name="head")
+    text = text_of(DtypeError, lambda: layer(*given))
+    assert text.splitlines()[0] == f"head: a tensor or an array is expected, got {what}."
+
+
+def test_a_refused_input_builds_nothing():
+    layer = layers.Conv2D(3, 3, name="filters")
+    text = text_of(ShapeError, lambda: layer(np.full((28, 28, 3), SECRET, np.float32)))
+    assert text.splitlines()[0] == "filters: expected 4 axes, got 3."
+    assert not layer.built
+    assert layer(np.zeros((1, 28, 28, 3), np.float32)).shape == (1, 26, 26, 3)
+
+
 def test_a_function_gives_the_same_errors():
     @lamina.function
     def step(x):

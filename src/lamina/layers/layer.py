@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from lamina import constraints, initializers, ops, regularizers, tree
-from lamina.errors import LaminaError, ShapeError, layout
+from lamina.errors import DtypeError, LaminaError, ShapeError, layout
 from lamina.ir.graph import scope
 from lamina.layers import context
 from lamina.layers.policy import DTypePolicy, as_policy
@@ -22,6 +22,7 @@ from lamina.layers.tracking import own_variables, owned
 from lamina.naming import to_snake_case, unique_name
 from lamina.random import SeedGenerator
 from lamina.tensor import Tensor, Variable, as_dtype, autocast, cast, convert, values
+from lamina.tensor.values import where_called
 from lamina.types import FLOATS, Batch
 
 _LEGACY = ("input_shape", "batch_input_shape", "input_dim", "input_dtype", "batch_size")
@@ -401,6 +402,8 @@ class Layer(Operation):
         return value
 
     def _ensure_built(self, signature: _Signature, args: Any, kwargs: Any) -> None:
+        # Checked before, too: a layer must not be built for an input that it then refuses.
+        check(self, self.input_spec, args[0] if args else next(iter(kwargs.values()), None))
         shapes = _shapes(signature.bound(args, kwargs))
         wanted = _build_parameters(type(self))
         if type(self).build is Layer.build:
@@ -408,6 +411,14 @@ class Layer(Operation):
             self._build_shapes = {"input_shape": next(iter(shapes.values()), None)}
             self.built = True
             return
+        if not shapes and wanted:
+            given = ", ".join(type(value).__name__ for value in (*args, *kwargs.values()))
+            raise DtypeError(
+                layout(
+                    f"{self.name}: a tensor or an array is expected, got {given or 'nothing'}.",
+                    where_called(),
+                )
+            )
         with values.outside_trace():
             if len(wanted) <= 1:
                 first = next(iter(shapes.values()), None)

@@ -33,7 +33,8 @@ class InputSpec:
     ) -> None:
         self.dtype = dtype
         self.shape = None if shape is None else tuple(shape)
-        self.ndim = ndim if self.shape is None else len(self.shape)
+        exact = min_ndim if min_ndim == max_ndim else None
+        self.ndim = len(self.shape) if self.shape is not None else exact if ndim is None else ndim
         self.max_ndim = max_ndim
         self.min_ndim = min_ndim
         self.axes = {int(axis): size for axis, size in (axes or {}).items()}
