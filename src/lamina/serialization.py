@@ -300,6 +300,14 @@ def build_object(kind: Any, config: Mapping[str, Any], data: Mapping[str, Any]) 
         raise FileFormatError(f"{kind.__name__} has no from_config(), so it cannot be read.")
     config = dict(config)
     if namespace_of(kind) is not None:
+        if isinstance(config.get("vocabulary"), str):
+            raise FileFormatError(
+                layout(
+                    f"{kind.__name__}: the file names another file to take the vocabulary from, "
+                    "which lamina does not read.",
+                    hint="make the layer with the vocabulary itself, and save the model again",
+                )
+            )
         # Keras writes arguments that lamina does not have; unset, they mean nothing.
         accepted = _accepted(kind)
         config = {

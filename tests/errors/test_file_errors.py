@@ -149,6 +149,22 @@ def test_code_in_a_file_is_never_run(saved):
         assert "the file holds the code of a lambda, which lamina never runs." in text
 
 
+def test_files_named_in_a_file_are_not_read(saved, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("one\ntwo\n")
+    config_with(
+        saved,
+        module="keras.layers",
+        class_name="StringLookup",
+        config={"name": "words", "vocabulary": str(secret)},
+    )
+    assert told(lambda: saving.load_model(saved), FileFormatError) == (
+        "StringLookup: the file names another file to take the vocabulary from, which lamina does "
+        "not read.\n"
+        "  hint     make the layer with the vocabulary itself, and save the model again"
+    )
+
+
 def test_a_decompression_bomb(saved):
     with zipfile.ZipFile(saved) as archive:
         config = archive.read("config.json")
