@@ -36,7 +36,7 @@ test: check
 	$(BIN)/python -m pytest -m "not oracle" -n $(JOBS)
 
 oracle: $(VENV)/installed-oracle
-	LAMINA_ORACLE=required KERAS_BACKEND=jax $(BIN)/python -m pytest -m oracle
+	LAMINA_ORACLE=required KERAS_BACKEND=jax $(BIN)/python -m pytest -m oracle -n $(JOBS)
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .
