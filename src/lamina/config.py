@@ -8,7 +8,6 @@ the environment, and `override` sets for the length of a `with` block (for tests
     threads            LAMINA_THREADS            1 to 256; default: the cores of this process
     cache              LAMINA_CACHE              off, or a folder; default: the user's cache folder
     cpu                LAMINA_CPU                native (default), avx512, avx2, sse2, neon
-    check              LAMINA_CHECK              bounds: compiled code checks every access
     dump               LAMINA_DUMP               some of graph,fuse,plan,llvm,asm
     arena              LAMINA_ARENA              planned (default); apart: each value its own buffer
     data_folder        LAMINA_DATA               a folder with larger data sets
@@ -35,7 +34,6 @@ from lamina.errors import LaminaError, layout, near_matches
 
 EXECUTORS = ("llvm", "reference")
 CPUS = ("native", "avx512", "avx2", "sse2", "neon")
-CHECKS = ("bounds",)
 DUMPS = ("graph", "fuse", "plan", "llvm", "asm")
 ARENAS = ("planned", "apart")
 FLOATX = ("float16", "bfloat16", "float32", "float64")
@@ -141,7 +139,6 @@ _SETTINGS: dict[str, tuple[str, Any, Callable[[str, Any], Any]]] = {
     "threads": ("LAMINA_THREADS", None, _count),
     "cache": ("LAMINA_CACHE", None, _cache),
     "cpu": ("LAMINA_CPU", "native", _one_of(CPUS)),
-    "check": ("LAMINA_CHECK", None, _some_of(CHECKS)),
     "dump": ("LAMINA_DUMP", None, _some_of(DUMPS)),
     "arena": ("LAMINA_ARENA", "planned", _one_of(ARENAS)),
     "data_folder": ("LAMINA_DATA", None, _folder),
@@ -239,17 +236,6 @@ def cpu() -> str:
 def set_cpu(name: str) -> None:
     """Force the instruction set of code generated from now on; "native" is this machine's."""
     _put("cpu", name)
-
-
-def check() -> frozenset[str]:
-    """What compiled code checks as it runs: "bounds" or nothing."""
-    checks: frozenset[str] = _get("check")
-    return checks
-
-
-def set_check(what: str | None) -> None:
-    """Build every memory access checked ("bounds"), or none (None)."""
-    _put("check", what)
 
 
 def dump() -> frozenset[str]:

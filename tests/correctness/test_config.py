@@ -23,7 +23,6 @@ def test_defaults():
     assert config.executor() == "llvm"
     assert config.threads() is None
     assert config.cpu() == "native"
-    assert config.check() == frozenset()
     assert config.dump() == frozenset()
     assert config.arena() == "planned"
     assert config.data_folder() is None
@@ -38,7 +37,6 @@ def test_defaults():
         ("LAMINA_EXECUTOR", "reference", config.executor, "reference"),
         ("LAMINA_THREADS", "3", config.threads, 3),
         ("LAMINA_CPU", "AVX2", config.cpu, "avx2"),
-        ("LAMINA_CHECK", "bounds", config.check, {"bounds"}),
         ("LAMINA_DUMP", "graph, asm", config.dump, {"graph", "asm"}),
         ("LAMINA_ARENA", "apart", config.arena, "apart"),
         ("LAMINA_CACHE", "off", config.cache_folder, None),
@@ -72,7 +70,6 @@ def test_every_setting_has_a_setter(tmp_path):
     config.set_executor("reference")
     config.set_cache_folder(tmp_path)
     config.set_cpu("sse2")
-    config.set_check("bounds")
     config.set_dump("plan,llvm")
     config.set_arena("apart")
     config.set_data_folder(tmp_path)
@@ -80,12 +77,12 @@ def test_every_setting_has_a_setter(tmp_path):
     config.set_epsilon(1e-3)
     config.set_image_data_format("channels_first")
     assert config.executor() == "reference" and config.cache_folder() == tmp_path
-    assert config.cpu() == "sse2" and config.check() == {"bounds"}
+    assert config.cpu() == "sse2"
     assert config.dump() == {"plan", "llvm"} and config.arena() == "apart"
     assert config.data_folder() == tmp_path and config.floatx() == "bfloat16"
     assert config.epsilon() == 1e-3 and config.image_data_format() == "channels_first"
-    config.set_check(None)
-    assert config.check() == frozenset()
+    config.set_dump(None)
+    assert config.dump() == frozenset()
 
 
 def test_an_impossible_value_is_refused_and_changes_nothing():

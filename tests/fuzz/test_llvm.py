@@ -115,9 +115,3 @@ def test_narrower_vectors_compute_the_same(seed, cpu):
     program = random_program(seed)
     for one, other in zip(results(program, seed, cpu=cpu), results(program, seed), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("seed", SEEDS[::6])
-def test_no_access_leaves_its_buffer(seed):
-    program = random_program(seed)
-    same_bits(results(program, seed, check="bounds"), results(program, seed))

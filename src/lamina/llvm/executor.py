@@ -38,6 +38,7 @@ from lamina.types import Type, numpy_dtype, static_shape
 
 CALL_NANOSECONDS = 100_000_000
 _ALIGNMENT = 4096
+_POISON = 0xFF  # bytes of a NaN in every float type
 
 
 def compile_llvm(program: Program, capacity: int) -> LlvmExecutable:
@@ -47,7 +48,7 @@ def compile_llvm(program: Program, capacity: int) -> LlvmExecutable:
     key = "\n".join(
         [
             fingerprint(program),
-            f"{capacity} {parts} {config.arena()} {sorted(config.check())}",
+            f"{capacity} {parts} {config.arena()}",
             target.key,
             cache.generator_digest(),
         ]
@@ -87,6 +88,7 @@ class LlvmExecutable(Executable):
         super().__init__(program, capacity)
         self.loaded = loaded
         self.sizes = sizes
+        self.poisoned = config.arena() == "apart"
         self.entry = loaded.address("step")
         self._free: list[_Areas] = []
         self._lock = threading.Lock()
@@ -201,6 +203,8 @@ class LlvmExecutable(Executable):
         arrays = (*states, *data, *outputs)
         with pool.lease(self.threads()) as lease:
             areas = self._areas(lease.threads, POINTERS + len(arrays))
+            if self.poisoned:
+                areas.memory.fill(_POISON)
             words = areas.words
             words[SYNC] = lease.sync
             words[FIRST], words[STOP] = first, last
