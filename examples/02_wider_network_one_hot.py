@@ -3,7 +3,9 @@
 from lamina.keras.datasets import digits, mnist
 from lamina.keras.layers import Conv2D, Dense, Flatten, MaxPooling2D
 from lamina.keras.models import Sequential
-from lamina.keras.utils import to_categorical
+from lamina.keras.utils import set_random_seed, to_categorical
+
+set_random_seed(0)  # the same numbers in every run
 
 data = mnist.load_data() if mnist.here() else digits.load_data(28)
 (x_train, y_train), (x_test, y_test) = data
