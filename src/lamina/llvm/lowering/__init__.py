@@ -1,0 +1,1 @@
+"""Groups become tasks: a module for each kind of group."""

@@ -1,0 +1,96 @@
+"""Movements that must write: concatenation, padding between elements, scatter."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from lamina.errors import BatchError, ShapeError
+from lamina.ir.graph import Node
+from lamina.ir.indexing import Scatter
+from lamina.ir.movement import Concat, Pad
+from lamina.llvm import kernel
+from lamina.llvm.body import BodyBuilder, Operands
+from lamina.llvm.fuse import Group
+from lamina.llvm.lowering.workspace import (
+    Workspace,
+    extent,
+)
+from lamina.llvm.views import (
+    View,
+    identity,
+)
+from lamina.types import Batch, static_shape
+
+
+def lower_concat(work: Workspace, node: Node, op: Concat, group: Group) -> None:
+    """Each part goes to its place; neighbours of one shape are one kernel."""
+    target = work.place(node, group)
+    position = op.axis % len(node.shape)
+    rank = len(node.shape)
+    start = 0
+    for shape, run in itertools.groupby(node.inputs, key=lambda part: part.shape):
+        operands = Operands()
+        builder = BodyBuilder(rank, operands, work.memory)
+        stores = []
+        for part in run:
+            offset = target.offset + start * target.strides[position]
+            piece = View(target.buffer, offset, shape, target.strides, target.loops)
+            argument = builder.value(part, identity(rank))
+            stores.append(builder.store(argument, piece, identity(rank), part.dtype))
+            start += int(shape[position])
+        work.elementwise(shape, builder, tuple(stores), operands, op.name)
+
+
+def lower_interior_pad(work: Workspace, node: Node, op: Pad, group: Group) -> None:
+    """Fill the whole, then copy the elements to their places."""
+    target = work.place(node, group)
+    operands = Operands()
+    rank = len(node.shape)
+    builder = BodyBuilder(rank, operands, work.memory)
+    filling = builder.emit(kernel.Constant(op.value, node.dtype))
+    stores = (builder.store(filling, target, identity(rank), node.dtype),)
+    work.elementwise(node.shape, builder, stores, operands, "fill")
+    offset = target.offset + sum(
+        low * stride for low, stride in zip(op.low, target.strides, strict=True)
+    )
+    strides = tuple(
+        stride * (inner + 1) for stride, inner in zip(target.strides, op.interior, strict=True)
+    )
+    source = node.inputs[0]
+    work.copy(source, View(target.buffer, offset, source.shape, strides, target.loops))
+
+
+def lower_scatter(work: Workspace, node: Node, op: Scatter, group: Group) -> None:
+    """Copy the base, then add to it, or replace, row by row of the index."""
+    base, where, rows = node.inputs
+    target = work.place(node, group)
+    work.copy(base, target)
+    axis_, batch = op.axis % len(base.shape), op.batch
+    if axis_ != batch:
+        raise ShapeError("the llvm executor scatters along the first axis after the batch")
+    operands = Operands()
+    operands.written_number(target)
+    for view in (work.packed(where), work.packed(rows)):
+        operands.number(view)
+    outer = extent(base.shape[:batch])
+    inner = math.prod(static_shape(base.shape[axis_ + 1 :], work.capacity))
+    table = base.shape[axis_]
+    if not isinstance(table, int):
+        raise BatchError("scatter along the batch axis needs the number of rows")
+    if where.type.batch_axis not in {None, 0}:
+        raise BatchError("scatter needs the batch as the first axis of its index")
+    count = extent(where.shape[batch:])
+    rowwise = isinstance(outer, Batch)
+    spec = kernel.Scatter(
+        outer,
+        table,
+        inner,
+        count,
+        op.kind,
+        node.dtype,
+        where.dtype,
+        0 if rowwise else 1,
+    )
+    mode = "rows" if rowwise else "units"
+    work.add(spec, operands, node.op.name, mode, outer if rowwise else table)
