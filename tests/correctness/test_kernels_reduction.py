@@ -271,3 +271,20 @@ def test_no_rows_at_all(target):
     kernel = simple((Batch(1),), (40,), (40, 1), "max")
     got = run(kernel, target, [np.zeros((8, 40), "f4"), np.ones(8, "f4")], 0, 0, 0)[1]
     np.testing.assert_array_equal(got, 1)
+
+
+@every_target
+@pytest.mark.parametrize("rows", [1, 4, 5, 8, 11, 12, 16, 23, 24, 31, 33])
+def test_rows_in_tiles_of_any_number_of_vectors(target, rows, rng):
+    """Pooling windows of rows side by side: three vectors are a tile where four do not fit."""
+    kernel = Reduction(
+        (Batch(1), 3, 2),
+        (2, 2),
+        (Load(0, "float32", 0, (35, 10, 2, 5, 1)),),
+        ((0, "sum"),),
+        (Core(0, "float32"),),
+        (Store(0, 1, "float32", 0, (6, 2, 1)),),
+    )
+    x = rng.standard_normal((rows, 7, 5)).astype("f4")
+    check(kernel, target, [x, np.full((rows, 3, 2), 7, "f4")], 0, rows, rows)
+    check(kernel, target, [x, np.full((rows, 3, 2), 7, "f4")], rows // 3, rows, rows)

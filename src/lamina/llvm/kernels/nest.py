@@ -257,7 +257,9 @@ def sweep(
     first = start
     if unroll > 1:
         wide = lanes * unroll
-        first = start + (count & -wide)
+        # The whole groups: by a mask where that is one, which three vectors' is not.
+        power = wide & (wide - 1) == 0
+        first = start + (count & -wide if power else count - count % wide)
         with emit.loop(start, first, wide) as loop:
             visit([Span(loop.index + number * lanes, lanes) for number in range(unroll)])
     if lanes > 1 and emit.target.has_masks:
