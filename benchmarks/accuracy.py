@@ -33,9 +33,10 @@ ROOT = Path(__file__).resolve().parents[1]
 STEPS = 50
 TRAJECTORIES = """
 Batch 32, Adam, no shuffling; the largest relative difference of the 50 losses. In float64 both are
-the same mathematics to the last digits that Keras reports (losses are float32). In float32,
-rounding grows from step to step in the convolutional networks: the last column is how far Keras on
-another of its own backends is from the same Keras.
+the same mathematics to the last digits that Keras reports (losses are float32). In float32, two
+results of a convolution that are equal but for rounding can make another one the maximum of its
+pooling window, which later steps amplify; whether that happens within 50 steps depends on the
+processor. The last column is how far Keras on another of its own backends is from the same Keras.
 """
 # The 97.5 % quantile of Student's t distribution by degrees of freedom (Fisher & Yates 1938).
 STUDENT = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
@@ -219,7 +220,6 @@ def main() -> None:
     out = Path(given.out)
     results = json.loads(out.read_text()) if out.is_file() else {}
     results["machine"] = machine(["lamina"])
-    results["keras"] = given.keras
     for task in given.tasks.split(","):
         if task == "trajectories":
             results[task] = trajectories(given.keras)
@@ -277,7 +277,7 @@ def page(results: dict) -> str:
     lines = [
         "# Does lamina learn what Keras learns?",
         "",
-        f"Measured on {here['date']} with {versions}; Keras is `{results['keras']}`. Repeat with",
+        f"Measured on {here['date']} ({here['processor']}) with {versions}. Repeat with",
         "`pip install -r benchmarks/requirements.txt` and `python -m benchmarks.accuracy`.",
         "",
     ]
@@ -285,7 +285,7 @@ def page(results: dict) -> str:
         lines += [
             "## The first 50 losses, from Keras's initial weights",
             "",
-            f"Keras is `{results.get('trajectories_keras', results['keras'])}` here.",
+            f"Keras is `{results['trajectories_keras']}` here.",
             "",
             *TRAJECTORIES.strip().splitlines(),
             "",

@@ -3,24 +3,29 @@
     python -m benchmarks.scaling            all
     python -m benchmarks.scaling --only threads
 
-Prints tables; a step should grow linearly in batch and depth, and two threads should be at least
-1.7 times as fast as one on every workload above a millisecond.
+Prints what it measures, and writes docs/scaling.json and docs/scaling.md; parts that were not
+asked for stay as they were. A step should grow linearly in batch and depth, and two threads should
+be at least 1.7 times as fast as one on every workload above a millisecond.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import time
+from collections.abc import Callable
+from pathlib import Path
 
-from benchmarks.__main__ import environment
-from benchmarks.report import duration, line
-from benchmarks.rounds import Child, compare, usable
+from benchmarks.__main__ import ROOT, environment
+from benchmarks.report import duration, line, machine
+from benchmarks.rounds import Child, compare, ratio, usable
 from benchmarks.workloads import OTHERS, WORKLOADS
 
 BATCHES = (1, 8, 32, 128, 512, 1024)
 DEPTHS = (2, 4, 8, 16, 32)
+Row = list[str]
 
 
 def step_time(
@@ -35,25 +40,29 @@ def step_time(
         child.end()
 
 
-def over_batch(seconds: float) -> None:
-    print("batch: a step, and a row of it")
+def shown(row: Row) -> Row:
+    print(" ", "  ".join(f"{cell:>14}" for cell in row), flush=True)
+    return row
+
+
+def over_batch(seconds: float) -> list[Row]:
+    rows = [shown(["network", "batch", "a step", "a row of it"])]
     for workload in ("cnn", "mlp", "lstm"):
         for batch in BATCHES:
             found = step_time(workload, None, seconds, batch)
-            print(
-                f"  {workload:<6} {batch:>5}  {duration(found):>10}  {1e6 * found / batch:9.2f} us"
-            )
+            a_row = f"{1e6 * found / batch:.2f} us"
+            rows.append(shown([workload, str(batch), duration(found), a_row]))
+    return rows
 
 
-def over_depth(seconds: float) -> None:
+def over_depth(seconds: float) -> list[Row]:
     """Dense layers of 256, batch 256: the step and the compiling, per layer."""
     import numpy as np
 
     from lamina import config, keras
 
-    print("depth: a step, and the first call (which compiles)")
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((256 * 8, 256)).astype("float32")
+    rows = [shown(["layers", "a step", "a layer of it", "first call"])]
+    x = np.random.default_rng(0).standard_normal((256 * 8, 256)).astype("float32")
     for depth in DEPTHS:
         layers = [keras.layers.Dense(256, activation="relu") for _ in range(depth)]
         model = keras.Sequential([keras.Input(shape=(256,)), *layers])
@@ -68,34 +77,67 @@ def over_depth(seconds: float) -> None:
                 model.fit(x, x, batch_size=256, verbose=0)
                 found.append((time.perf_counter() - start) / 8)
         step = statistics.median(found)
-        print(
-            f"  {depth:>3} layers  {duration(step):>10}  {duration(step / depth)} a layer", end=""
-        )
-        print(f"  first call {first:.2f} s")
+        rows.append(shown([str(depth), duration(step), duration(step / depth), f"{first:.2f} s"]))
+    return rows
 
 
-def over_threads(seconds: float) -> None:
+def over_threads(seconds: float) -> list[Row]:
     cores = len(os.sched_getaffinity(0))
-    print(f"threads: one, and {cores}")
+    rows = [shown(["network", "one thread", f"{cores} threads", "times as fast"])]
     for workload in WORKLOADS:
-        one, all_ = step_time(workload, 1, seconds), step_time(workload, cores, seconds)
-        print(f"  {workload:<12} {duration(one):>10} {duration(all_):>10}  {one / all_:.2f} times")
+        # In turns, so that both see the same machine.
+        found: dict[int, list[float]] = {1: [], cores: []}
+        for _ in range(3):
+            for threads, times in found.items():
+                times.append(step_time(workload, threads, seconds))
+        one, all_ = (statistics.median(times) for times in found.values())
+        rows.append(shown([workload, duration(one), duration(all_), f"{one / all_:.2f}"]))
+    return rows
 
 
-def neighbours(seconds: float) -> None:
-    print("neighbours of the listed networks, beside Keras")
+def neighbours(seconds: float) -> list[Row]:
     engines = [name for name in usable(None) if name == "lamina" or name.startswith("keras")]
+    rows = [["network", "batch", *engines, "ratio"]]
     for workload in OTHERS.values():
         found = compare(workload, engines, environment(None), rounds=3, seconds=seconds)
         print(" ", line(workload.name, {"engines": found, "goal": "1"}), flush=True)
+        cells = [
+            duration(found[name]["step_s"]) if "step_s" in found[name] else "" for name in engines
+        ]
+        best = ratio(found)
+        end = f"{best[0]:.2f}" if best else ""
+        rows.append([workload.name, str(workload.batch), *cells, end])
+    return rows
 
 
-PARTS = {
-    "batch": over_batch,
-    "depth": over_depth,
-    "threads": over_threads,
-    "neighbours": neighbours,
+# What is measured, and what its page says of it.
+PARTS: dict[str, tuple[Callable[[float], list[Row]], str]] = {
+    "batch": (over_batch, "Batch"),
+    "depth": (over_depth, "Depth: dense layers of 256, batch 256"),
+    "threads": (over_threads, "Threads"),
+    "neighbours": (neighbours, "Neighbours of the measured networks, beside Keras"),
 }
+
+
+def page(results: dict) -> str:
+    """docs/scaling.md."""
+    here = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
+    lines = [
+        "# How a step grows",
+        "",
+        (
+            f"Measured on {here['date']}: {here['processor']}, {here['cores']} cores; {versions}. "
+            "The machine is shared. Repeat with `python -m benchmarks.scaling`."
+        ),
+    ]
+    for name, (_, title) in PARTS.items():
+        if name in results:
+            head, *rows = results[name]
+            lines += ["", f"## {title}", "", f"| {' | '.join(head)} |"]
+            lines.append(f"| {' | '.join('---' for _ in head)} |")
+            lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -103,9 +145,18 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--only", choices=PARTS, action="append")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
+    parser.add_argument("--out", default=str(ROOT / "docs" / "scaling.json"))
     given = parser.parse_args()
+    out = Path(given.out)
+    results = json.loads(out.read_text()) if out.is_file() else {}
+    results["machine"] = machine(usable(None))
     for name in given.only or PARTS:
-        PARTS[name](given.seconds)
+        measure, title = PARTS[name]
+        print(title)
+        results[name] = measure(given.seconds)
+        out.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    out.with_suffix(".md").write_text(page(results), encoding="utf-8")
+    print(f"written: {out}, {out.with_suffix('.md')}")
 
 
 if __name__ == "__main__":

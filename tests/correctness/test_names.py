@@ -102,6 +102,17 @@ def test_a_name_of_tensorflow_is_answered_with_laminas_word(name, word):
     )
 
 
+def test_the_data_sets_of_tensorflow_are_answered_with_what_fit_takes():
+    with pytest.raises(AttributeError) as caught:
+        _ = lamina.data.Dataset
+    assert str(caught.value) == (
+        "module 'lamina.data' has no attribute 'Dataset'.\n"
+        "  hint     instead of tf.data, give fit arrays (it shuffles and batches them), a PyDataset, or a generator of batches"
+    )
+    with pytest.raises(AttributeError, match=r"module 'lamina\.data' has no attribute 'nothing'"):
+        _ = lamina.data.nothing
+
+
 def test_a_misspelt_name_is_answered_with_near_matches():
     with pytest.raises(AttributeError) as caught:
         _ = lamina.Sequentail

@@ -25,6 +25,7 @@ from lamina.data.batches import (
     unusable,
 )
 from lamina.data.dataset import PyDataset
+from lamina.errors import layout
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
@@ -45,6 +46,19 @@ __all__ = [
 ]
 
 Source = ArraySource | BatchSource
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Dataset", "AUTOTUNE", "TFRecordDataset", "TextLineDataset"):
+        raise AttributeError(
+            layout(
+                f"module 'lamina.data' has no attribute {name!r}.",
+                hint="instead of tf.data, give fit arrays (it shuffles and batches them), "
+                "a PyDataset, or a generator of batches",
+            ),
+            name=name,
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def source_of(
