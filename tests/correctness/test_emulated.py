@@ -1,0 +1,72 @@
+"""NEON code computes what the reference computes: run on `qemu-aarch64` where that is installed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from contraction_cases import oracle
+from emulation import Emulated, Emulator, missing
+from test_contraction import CASES as ALL_CASES
+from test_contraction import compare
+from test_llvm_ops import CAPACITY, NOT_NATIVE, SAMPLES, agree, program_of
+from test_llvm_steps import PROGRAMS, same_bits, trained
+
+from lamina.ir.samples import draw
+from lamina.llvm import choices
+from lamina.reference import compile_reference
+
+# What takes the emulator long is no new code.
+CASES = [case for case in ALL_CASES if case.flops < 10_000_000]
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory):
+    if missing():
+        pytest.skip(
+            f"{', '.join(missing())} not found: install qemu-user and gcc-aarch64-linux-gnu"
+        )
+    return Emulator(tmp_path_factory.mktemp("aarch64"))
+
+
+@pytest.fixture(scope="module")
+def library(emulator):
+    return emulator.library([case.kernel for case in CASES])
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[case.name for case in CASES])
+def test_a_contraction_computes_its_specification(emulator, library, number):
+    case = CASES[number]
+    given = case.arrays()
+    expected, scales = oracle(case.kernel, given, case.low, case.high, case.rows)
+    bounds = case.low, case.high, case.rows
+    found = emulator.run_kernel(library, f"k{number}", case.kernel, given, *bounds)
+    compare(case, found, expected, scales)
+
+
+@pytest.mark.parametrize(("op", "specifications"), SAMPLES)
+def test_an_op_means_what_numpy_means(emulator, op, specifications, rng):
+    if type(op).__name__ in NOT_NATIVE:
+        pytest.skip("not compiled natively")
+    program = program_of(op, specifications)
+    compiled, reference = (
+        Emulated(emulator, program, CAPACITY),
+        compile_reference(program, CAPACITY),
+    )
+    arrays = [draw(specification, rng, 3) for specification in specifications]
+    for found, expected, node in zip(
+        compiled(arrays, []), reference(arrays, []), program.outputs, strict=True
+    ):
+        agree(found, expected, node.dtype)
+
+
+@PROGRAMS
+def test_a_step_is_the_references_step_with_any_number_of_threads(build, emulator, monkeypatch):
+    monkeypatch.setattr(choices, "SMALLEST_THREADED_STEP", 0.0)
+    monkeypatch.setattr(choices, "SMALLEST_SHARED_WORK", 1)
+    program = build()
+    expected = trained(compile_reference(program, 12), program)
+    results = [trained(Emulated(emulator, program, 12, threads), program) for threads in (1, 2, 3)]
+    for value, wanted in zip(results[0], expected, strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-5)
+    assert same_bits(results[0], results[1])
+    assert same_bits(results[0], results[2])
