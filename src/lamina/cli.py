@@ -20,6 +20,7 @@ from lamina.errors import LaminaError, ShapeError, layout
 from lamina.llvm import cache, host
 from lamina.models import Model
 from lamina.preprocessing.digit import FRAME, load_digit
+from lamina.preprocessing.image import ImageError
 from lamina.saving import load_model
 from lamina.shim import run_script
 from lamina.training.profiling import watching
@@ -131,18 +132,28 @@ def _profile(given: argparse.Namespace) -> int:
 
 def _predict(given: argparse.Namespace) -> int:
     model = load_model(given.model, compile=False)
-    inputs = np.stack([load_digit(image) for image in given.images]).astype(np.float32) / 255
+    digits: dict[str, np.ndarray] = {}
+    unread = 0
+    for image in given.images:
+        try:
+            digits[image] = load_digit(image)
+        except (OSError, ImageError) as error:
+            print(f"lamina predict: {error}", file=sys.stderr)
+            unread = 1
+    if not digits:
+        return unread
+    inputs = np.stack(list(digits.values())).astype(np.float32) / 255
     probabilities = model.predict(_fitting(inputs, model, given.model), verbose=0)
     if probabilities.ndim != 2:
         raise ShapeError(f"{given.model}: expected one row of classes an image as the output")
-    width = max(len(image) for image in given.images)
-    for image, row in zip(given.images, probabilities, strict=True):
+    width = max(len(image) for image in digits)
+    for image, row in zip(digits, probabilities, strict=True):
         best, second = np.argsort(row)[::-1][:2]
         print(
             f"{image:<{width}}  {best}  ({100 * row[best]:.1f} %; "
             f"next {second}, {100 * row[second]:.1f} %)"
         )
-    return 0
+    return unread
 
 
 def _fitting(inputs: np.ndarray, model: Model, name: str) -> np.ndarray:

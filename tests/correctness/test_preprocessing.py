@@ -168,6 +168,14 @@ def test_a_speck_and_a_shadow_are_no_ink():
     assert abs(columns.mean() + 0.5 - 14) <= 0.5
 
 
+def test_a_digit_that_is_small_in_its_picture_is_found():
+    paper = np.full((700, 700), 210.0)
+    paper[500:540, 60:68] = 60.0
+    found = digit_image(paper)
+    rows, columns = np.nonzero(found > 127)
+    assert rows.max() - rows.min() > 2 * (columns.max() - columns.min())
+
+
 def test_a_fine_pen_is_thickened():
     paper = np.full((300, 300), 230.0)
     paper[50:250, 149:151] = 20

@@ -89,6 +89,18 @@ def test_predict_names_what_is_wrong(trained, tmp_path, capsys):
     assert "none.keras" in capsys.readouterr().err
 
 
+def test_predict_goes_on_after_an_image_that_it_cannot_read(trained, tmp_path, capsys):
+    _, (images, _) = digits.load_data(28)
+    good, blank = tmp_path / "good.png", tmp_path / "blank.png"
+    Image.fromarray(images[0]).save(good)
+    Image.new("L", (40, 40), 255).save(blank)
+    model = str(trained / "model.keras")
+    assert cli.main(["predict", model, str(blank), str(good)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{good}  ")
+    assert captured.err.startswith("lamina predict: no digit is found")
+
+
 def test_predict_refuses_a_model_of_something_else(tmp_path, capsys):
     model = lamina.Sequential([lamina.Input(shape=(5,)), lamina.layers.Dense(2)])
     file = tmp_path / "other.keras"

@@ -20,6 +20,9 @@ WORKING_SIDE = 160
 # MNIST's strokes measure about a ninth of the box.
 STROKE = BOX / 9
 SMALLEST_CONTRAST = 16.0
+# How much of a picture its ink covers at least: what is rarer is looked at only if nothing else is
+# drawn, since specks are rare, too.
+INK_SHARES = (0.005, 0.0005)
 # A piece of ink that is smaller than this share of the largest piece is a speck.
 SPECK = 0.04
 
@@ -94,13 +97,14 @@ def _ink(grey: np.ndarray) -> np.ndarray:
     """How much darker (or lighter) than the paper each pixel is, from 0 to 255."""
     paper = _paper(grey)
     difference = grey - paper
-    dark, light = -np.quantile(difference, 0.005), np.quantile(difference, 0.995)
-    strokes = np.maximum(-difference if dark >= light else difference, 0.0)
-    top = float(np.quantile(strokes, 0.995))
-    if max(dark, light, top) < SMALLEST_CONTRAST:
-        raise ImageError("nothing is drawn")
-    ink: np.ndarray = np.minimum(strokes * (255.0 / max(top, 1.0)), 255.0)
-    return ink
+    for share in INK_SHARES:
+        dark, light = -np.quantile(difference, share), np.quantile(difference, 1 - share)
+        strokes = np.maximum(-difference if dark >= light else difference, 0.0)
+        top = float(np.quantile(strokes, 1 - share))
+        if max(dark, light, top) >= SMALLEST_CONTRAST:
+            ink: np.ndarray = np.minimum(strokes * (255.0 / max(top, 1.0)), 255.0)
+            return ink
+    raise ImageError("nothing is drawn")
 
 
 def _paper(grey: np.ndarray) -> np.ndarray:
