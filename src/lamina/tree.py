@@ -11,10 +11,12 @@ from typing import Any
 
 from lamina.errors import ShapeError
 
+_NESTED = (list, tuple, dict)
+
 
 def is_nested(structure: Any) -> bool:
     """Whether this is a list, tuple or dict (an empty one too)."""
-    return isinstance(structure, (list, tuple, dict))
+    return isinstance(structure, _NESTED)
 
 
 def _children(structure: Any) -> list[Any]:
@@ -36,9 +38,15 @@ def flatten(structure: Any) -> list[Any]:
     >>> flatten({"b": [1, 2], "a": (3,)})
     [3, 1, 2]
     """
-    if not is_nested(structure):
+    if not isinstance(structure, _NESTED):
         return [structure]
-    return [leaf for child in _children(structure) for leaf in flatten(child)]
+    found: list[Any] = []
+    for child in _children(structure):
+        if isinstance(child, _NESTED):
+            found.extend(flatten(child))
+        else:
+            found.append(child)
+    return found
 
 
 def flatten_with_path(structure: Any) -> list[tuple[tuple[Any, ...], Any]]:

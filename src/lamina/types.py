@@ -6,6 +6,7 @@ program runs. No rule of any op ever sees that number; it only carries `Batch(k)
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -112,7 +113,7 @@ class Type:
     def is_integer(self) -> bool:
         return self.dtype in SIGNED or self.dtype in UNSIGNED
 
-    @property
+    @functools.cached_property
     def batch_axis(self) -> int | None:
         """The axis that holds the run-time batch, if one does."""
         return next((i for i, size in enumerate(self.shape) if isinstance(size, Batch)), None)
@@ -152,6 +153,7 @@ def same_size(one: Shape, other: Shape) -> bool:
     return bool(j) == bool(k) and (a * j == b * k if j else a == b)
 
 
+@functools.cache
 def numpy_dtype(name: str) -> np.dtype[Any]:
     """The NumPy dtype of a name; bfloat16 comes from ml_dtypes, imported at its first use."""
     if name == "bfloat16":
@@ -160,6 +162,12 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
         return dtype
     return np.dtype(name)
+
+
+@functools.lru_cache(maxsize=64)
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """The name of a NumPy dtype. NumPy puts it together at every look, which a small call feels."""
+    return dtype.name
 
 
 def itemsize(dtype: str) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from lamina.data.arrays import (
     DEFAULT_BATCH_SIZE,
     ArraySource,
@@ -77,10 +79,10 @@ def source_of(
     """
     if x is None:
         raise ValueError("x is missing: no data was given.")
-    if is_batch_data(x):
+    if not isinstance(x, np.ndarray) and is_batch_data(x):
         check_batch_arguments(y, sample_weight)
         return BatchSource(x, steps=steps, shuffle=shuffle, class_weight=class_weight)
-    if not (is_array_data(x)):
+    if not is_array_data(x):
         raise unusable(x)
     return ArraySource(
         x,

@@ -10,7 +10,7 @@ import numpy as np
 
 from lamina import tree
 from lamina.errors import DtypeError, ShapeError, layout
-from lamina.types import DTYPES
+from lamina.types import DTYPES, dtype_name
 
 DEFAULT_BATCH_SIZE = 32
 
@@ -34,6 +34,8 @@ def as_array(value: Any, name: str) -> np.ndarray:
     name     how messages call it: "x", "y['mask']"
     raises   UnrecognizedDataError for lists of numbers, objects, text and other kinds
     """
+    if type(value) is np.ndarray and _is_ready(value):
+        return value
     if not is_array(value):
         raise UnrecognizedDataError(_unrecognized(value, name))
     if isinstance(value, np.ndarray):
@@ -56,6 +58,17 @@ def as_array(value: Any, name: str) -> np.ndarray:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     return np.ascontiguousarray(array)
+
+
+def _is_ready(array: np.ndarray) -> bool:
+    """Whether there is nothing to convert and nothing to object to, as in most calls."""
+    dtype = array.dtype
+    return (
+        array.ndim > 0
+        and array.flags.c_contiguous
+        and dtype.isnative
+        and dtype_name(dtype) in DTYPES
+    )
 
 
 def _known_dtype(array: np.ndarray, name: str) -> np.ndarray:
@@ -129,6 +142,8 @@ def path_name(argument: str, path: tuple[Any, ...]) -> str:
 
 def as_arrays(structure: Any, argument: str) -> Any:
     """The same nesting with every leaf made an array; None stays."""
+    if not tree.is_nested(structure):
+        return None if structure is None else as_array(structure, argument)
     leaves = [
         None if value is None else as_array(value, path_name(argument, path))
         for path, value in tree.flatten_with_path(structure)
@@ -184,6 +199,9 @@ class ArraySource:
         self.shuffle = shuffle
 
     def _count_rows(self) -> int:
+        found = {len(leaf) for leaf in self.leaves if leaf is not None}
+        if len(found) == 1 and 0 not in found:
+            return found.pop()
         counts = {
             path_name(_ARGUMENTS[path[0]], path[1:]): len(leaf)
             for path, leaf in tree.flatten_with_path(self.template)
@@ -191,7 +209,7 @@ class ArraySource:
         }
         if not counts:
             raise ValueError("x: no data was given.")
-        if len(set(counts.values())) > 1:
+        if len(found) > 1:
             raise ShapeError(
                 layout(
                     "Data cardinality is ambiguous: the arrays hold different numbers of samples.",
@@ -199,19 +217,16 @@ class ArraySource:
                     hint="make sure all arrays contain the same number of samples (the first axis)",
                 )
             )
-        rows = next(iter(counts.values()))
-        if rows == 0:
-            raise ShapeError(
-                layout(
-                    "the data is empty: there are 0 samples.",
-                    [
-                        (path_name(_ARGUMENTS[path[0]], path[1:]), _shown(leaf.shape))
-                        for path, leaf in tree.flatten_with_path(self.template)
-                        if leaf is not None
-                    ],
-                )
+        raise ShapeError(
+            layout(
+                "the data is empty: there are 0 samples.",
+                [
+                    (path_name(_ARGUMENTS[path[0]], path[1:]), _shown(leaf.shape))
+                    for path, leaf in tree.flatten_with_path(self.template)
+                    if leaf is not None
+                ],
             )
-        return rows
+        )
 
     def _choose_batch_size(self, batch_size: int | None, steps: int | None) -> int:
         if batch_size is None:

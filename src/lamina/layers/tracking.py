@@ -47,11 +47,12 @@ def owned(layer: Any, kind: type | tuple[type, ...]) -> list[Any]:
     """The objects of a kind among a layer's attributes, in the order of assignment, each once."""
     found: dict[int, Any] = {}
     for name, value in list(vars(layer).items()):
-        if name in NOT_OWNED or isinstance(value, (str, int, float, bool)) or value is None:
-            continue
-        for item in leaves(value):
-            if isinstance(item, kind) and item is not layer:
-                found.setdefault(id(item), item)
+        if isinstance(value, (dict, list, tuple)):
+            if value and name not in NOT_OWNED:
+                found.update((id(item), item) for item in leaves(value) if isinstance(item, kind))
+        elif isinstance(value, kind) and name not in NOT_OWNED:
+            found[id(value)] = value
+    found.pop(id(layer), None)
     return list(found.values())
 
 

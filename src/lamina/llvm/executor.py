@@ -7,15 +7,19 @@ on disk under the program's digest, so a second start only loads it.
 from __future__ import annotations
 
 import importlib
+import operator
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
 from lamina import config
 from lamina.errors import ShapeError, layout
 from lamina.executor import Array, Executable
+from lamina.ir.graph import Node
 from lamina.ir.program import Program
 from lamina.llvm import cache, choices, engine, host, pool
 from lamina.llvm.fingerprint import fingerprint
@@ -34,7 +38,7 @@ from lamina.llvm.words import (
     WATCHED,
     Sizes,
 )
-from lamina.types import Type, numpy_dtype, static_shape
+from lamina.types import Batch, Type, numpy_dtype, static_shape
 
 CALL_NANOSECONDS = 100_000_000
 _ALIGNMENT = 4096
@@ -74,9 +78,53 @@ class _Areas:
         self.memory = np.zeros(total + 3 * _ALIGNMENT, np.uint8)
         start = -(-self.memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT
         self.words = np.zeros(words, np.int64)
+        self.table = self.words.ctypes.data
         self.words[SHARED] = start
         self.words[PRIVATE] = start + sizes.shared
         self.words[SCRATCH] = start + sizes.shared + sizes.private * threads
+
+
+@dataclass(frozen=True)
+class _Port:
+    """What an input or output must be like: dtype, and shape with the batch on the first axis.
+
+    factor   rows on the first axis for each row of the batch; 0 where there is no batch
+    sizes    the other axes
+    """
+
+    dtype: np.dtype[Any]
+    factor: int
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, type: Type) -> Self | None:
+        """None where the batch stands on another axis."""
+        if type.batch_axis not in (None, 0):
+            return None
+        first = type.shape[0] if type.batch_axis == 0 else None
+        factor = first.factor if isinstance(first, Batch) else 0
+        sizes = tuple(size for size in type.shape if isinstance(size, int))
+        return cls(numpy_dtype(type.dtype), factor, sizes)
+
+    def room(self, rows: int) -> Array:
+        """Memory for so many rows."""
+        shape = (self.factor * rows, *self.sizes) if self.factor else self.sizes
+        return np.empty(shape, self.dtype)
+
+
+class _States:
+    """The arrays of the states, and where they lie: callers bring the same ones every time."""
+
+    def __init__(self, arrays: Sequence[Array], updates: Sequence[Node | None]) -> None:
+        for array, update in zip(arrays, updates, strict=True):
+            flags = array.flags
+            if not flags.c_contiguous or not (update is None or flags.writeable):
+                raise ShapeError("states must be contiguous, writable arrays.")
+        self.arrays = tuple(arrays)
+        self.places = [array.ctypes.data for array in arrays]
+
+    def are(self, arrays: Sequence[Array]) -> bool:
+        return len(arrays) == len(self.arrays) and all(map(operator.is_, arrays, self.arrays))
 
 
 class LlvmExecutable(Executable):
@@ -90,11 +138,24 @@ class LlvmExecutable(Executable):
         self.sizes = sizes
         self.poisoned = config.arena() == "apart"
         self.entry = loaded.address("step")
+        self._inputs = _ports(program.inputs)
+        self._outputs = _ports(program.outputs)
+        self._states: _States | None = None
         self._free: list[_Areas] = []
         self._lock = threading.Lock()
 
     def __call__(self, inputs: Sequence[Array], states: Sequence[Array]) -> list[Array]:
-        arrays, rows = self.checked(inputs, states)
+        rows, known = self._fitting(inputs), self._states
+        if rows is not None and rows <= self.capacity and known is not None and known.are(states):
+            self._check_indexes(inputs)
+            arrays = list(inputs)
+        else:
+            arrays, rows = self.checked(inputs, states)
+        if self._inputs is not None and self._outputs is not None:
+            outputs = [port.room(rows) for port in self._outputs]
+            fed = [np.ascontiguousarray(array) for array in arrays]
+            self._call(fed, states, outputs, rows, rows, None, 0, 1, None)
+            return outputs
         nodes = self.program.outputs
         outputs = [self._room(node.type, rows) for node in nodes]
         fed = [
@@ -106,6 +167,32 @@ class LlvmExecutable(Executable):
             self._trimmed(array, node.type, rows)
             for array, node in zip(outputs, nodes, strict=True)
         ]
+
+    def _fitting(self, arrays: Sequence[Any]) -> int | None:
+        """The number of rows, if all arrays can be handed over as they are."""
+        if self._inputs is None or len(arrays) != len(self._inputs):
+            return None
+        rows: int | None = None
+        for array, port in zip(arrays, self._inputs, strict=True):
+            if type(array) is not np.ndarray or array.dtype != port.dtype:
+                return None
+            if not array.flags.c_contiguous:
+                return None
+            if not port.factor:
+                if array.shape != port.sizes:
+                    return None
+                continue
+            if array.shape[1:] != port.sizes:
+                return None
+            count, left = divmod(len(array), port.factor)
+            if left or rows not in (None, count):
+                return None
+            rows = count
+        return 1 if rows is None else rows
+
+    def _check_indexes(self, arrays: Sequence[Array]) -> None:
+        for position, limit in self._limits.items():
+            self.check_indexes(position, arrays[position], limit)
 
     def _room(self, type: Type, rows: int) -> Array:
         """Memory for an output as the kernels address it."""
@@ -139,9 +226,7 @@ class LlvmExecutable(Executable):
         stop_on: int | None = None,
     ) -> int:
         """As `Executable.steps`, in one native call where rows lie on the first axis."""
-        nodes = self.program.outputs
-        types = [node.type for node in (*self.program.inputs, *nodes)]
-        if any(type.batch_axis not in (None, 0) for type in types):
+        if self._inputs is None or self._outputs is None:
             return super().steps(
                 data,
                 states,
@@ -162,30 +247,33 @@ class LlvmExecutable(Executable):
             raise ShapeError(f"batches of {batch_size} rows, compiled for {self.capacity}.")
         end = -(-total // batch_size) if last is None else last
         if outputs is None:
-            outputs = [self._room(type, total) for type in (node.type for node in nodes)]
-        for array in (*states, *outputs):
+            outputs = [port.room(total) for port in self._outputs]
+        for array in outputs:
             if not (array.flags.c_contiguous and array.flags.writeable):
-                raise ShapeError("states and outputs must be contiguous, writable arrays.")
+                raise ShapeError("outputs must be contiguous, writable arrays.")
         stop = self._call(arrays, states, outputs, batch_size, total, order, first, end, stop_on)
         return stop - first
 
-    def _whole(self, data: Sequence[Array]) -> tuple[list[Array], int]:
+    def _whole(self, data: Sequence[Array]) -> tuple[Sequence[Array], int]:
         """The data as contiguous arrays of the right types, and how many rows there are."""
-        arrays = [
-            np.ascontiguousarray(array, numpy_dtype(node.dtype))
-            for array, node in zip(data, self.program.inputs, strict=True)
-        ]
-        rows = self.rows_in(arrays)
-        for position, (array, node) in enumerate(zip(arrays, self.program.inputs, strict=True)):
-            if array.shape != static_shape(node.shape, rows):
-                raise ShapeError(
-                    layout(
-                        f"input {position}: does not fit what the program was traced for.",
-                        [("expected", str(node.type)), ("given", f"{array.dtype} {array.shape}")],
+        arrays = data
+        rows = self._fitting(data)
+        if rows is None:
+            arrays = [
+                np.ascontiguousarray(array, numpy_dtype(node.dtype))
+                for array, node in zip(data, self.program.inputs, strict=True)
+            ]
+            rows = self.rows_in(arrays)
+            for position, (array, node) in enumerate(zip(arrays, self.program.inputs, strict=True)):
+                if array.shape != static_shape(node.shape, rows):
+                    given = f"{array.dtype} {array.shape}"
+                    raise ShapeError(
+                        layout(
+                            f"input {position}: does not fit what the program was traced for.",
+                            [("expected", str(node.type)), ("given", given)],
+                        )
                     )
-                )
-        for position, limit in self._limits.items():
-            self.check_indexes(position, arrays[position], limit)
+        self._check_indexes(arrays)
         return arrays, rows
 
     def _call(
@@ -200,24 +288,26 @@ class LlvmExecutable(Executable):
         last: int,
         stop_on: int | None,
     ) -> int:
-        arrays = (*states, *data, *outputs)
+        known = self._states
+        if known is None or not known.are(states):
+            known = self._states = _States(states, self.program.updates)
+        places = [*known.places, *(array.ctypes.data for array in (*data, *outputs))]
         with pool.lease(self.threads()) as lease:
-            areas = self._areas(lease.threads, POINTERS + len(arrays))
+            areas = self._areas(lease.threads, POINTERS + len(places))
             if self.poisoned:
                 areas.memory.fill(_POISON)
+            several = last - first > 1
             words = areas.words
             words[SYNC] = lease.sync
             words[FIRST], words[STOP] = first, last
             words[BATCH], words[TOTAL] = batch_size, total
             words[ORDER] = 0 if order is None else order.ctypes.data
-            several = last - first > 1
             words[DEADLINE] = time.perf_counter_ns() + CALL_NANOSECONDS if several else 0
-            words[WATCHED] = 0 if stop_on is None else states[stop_on].ctypes.data
+            words[WATCHED] = 0 if stop_on is None else known.places[stop_on]
+            words[POINTERS:] = places
             self.prepare(words)
-            for position, array in enumerate(arrays):
-                words[POINTERS + position] = array.ctypes.data
             with self.loaded.lease():
-                lease.run(self.entry, words.ctypes.data)
+                lease.run(self.entry, areas.table)
             reached = int(words[STOP])
         with self._lock:
             self._free.append(areas)
@@ -225,7 +315,7 @@ class LlvmExecutable(Executable):
 
     def threads(self) -> int:
         """On how many threads a call may run."""
-        return min(self.sizes.threads, pool.usual_threads())
+        return 1 if self.sizes.threads == 1 else min(self.sizes.threads, pool.usual_threads())
 
     def prepare(self, words: Array) -> None:
         """Fill in further words of a call's table; a profiled step has one."""
@@ -236,3 +326,10 @@ class LlvmExecutable(Executable):
                 if areas.threads >= threads:
                     return self._free.pop(position)
         return _Areas(self.sizes, words, threads)
+
+
+def _ports(nodes: Sequence[Node]) -> list[_Port] | None:
+    """The ports of inputs or outputs; None if one has its batch on another axis than the first."""
+    ports = [_Port.of(node.type) for node in nodes]
+    known = [port for port in ports if port is not None]
+    return known if len(known) == len(ports) else None

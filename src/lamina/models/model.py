@@ -288,7 +288,7 @@ class Model(Layer, Fitting):
         if self._graph is None and type(self).call is Model.call:
             self.built = True  # only the steps of its own call anything
             return
-        if not self.built or any(not layer.built for layer in self._flatten_layers()):
+        if not self.built or any(not layer.built for layer in self._layers_now()):
             symbolic = tree.map_structure(
                 lambda leaf: (
                     None if leaf is None else KerasTensor((None, *leaf.shape[1:]), str(leaf.dtype))
@@ -300,6 +300,14 @@ class Model(Layer, Fitting):
     def _structure(self) -> tuple[list[Layer], list[Any]]:
         """The layers and weights; those of a graph are looked up once, because it stays."""
         return self._known_structure()[:2]
+
+    def _layers_now(self) -> list[Layer]:
+        """This model and the layers inside; a graph stays, attributes may change at any time."""
+        return self._flatten_layers() if self._graph is None else self._structure()[0]
+
+    def _clear_losses(self) -> None:
+        for layer in self._layers_now():
+            layer._losses, layer._losses_of = [], None
 
     def _known_structure(self) -> tuple[list[Layer], list[Any], list[Metric]]:
         """Layers, weights, and the metrics that are attributes of the layers."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from lamina.errors import TraceError, layout
 from lamina.ir.graph import Input, Node, Pick, Rows, input_node, user_line
-from lamina.types import Type
+from lamina.types import Type, dtype_name
 
 LONGEST_CHAIN = 500
 
@@ -79,7 +79,7 @@ def is_recording() -> bool:
 
 def leaf(array: np.ndarray, label: str = "") -> Node:
     """A fresh input node that has this value; nobody may write into the array afterwards."""
-    node = input_node(Type(array.shape, str(array.dtype)), label)
+    node = input_node(Type(array.shape, dtype_name(array.dtype)), label)
     _values[node] = array
     return node
 

@@ -14,7 +14,7 @@ from lamina.errors import ShapeError, layout
 from lamina.ir.graph import Node, current_scope
 from lamina.tensor import values
 from lamina.tensor.tensor import Operators, Tensor, as_dtype, cast, convert
-from lamina.types import FLOATS, Shape, numpy_dtype
+from lamina.types import FLOATS, Shape, dtype_name, numpy_dtype
 
 _autocast: ContextVar[str | None] = ContextVar("lamina_autocast", default=None)
 
@@ -74,7 +74,7 @@ class Variable(Operators):
 
     @property
     def dtype(self) -> str:
-        return str(self.buffer.dtype)
+        return dtype_name(self.buffer.dtype)
 
     @property
     def ndim(self) -> int:

@@ -230,11 +230,15 @@ class Fitting(Trainer):
         """
         source = source_of(x, batch_size=batch_size, steps=_steps("steps", steps))
         self._build_from(source)
+        prediction = Prediction(self, source)
+        if callbacks is None and not _shown(verbose, quiet=True):
+            self.stop_predicting = False
+            return prediction.run(Hooks(stopped=lambda: self.stop_predicting))
         called = self._callback_list(callbacks, verbose, 1, source.steps, quiet=True)
         self.stop_predicting = False
         try:
             called.on_predict_begin()
-            outputs = Prediction(self, source).run(self._hooks("predict", called))
+            outputs = prediction.run(self._hooks("predict", called))
             called.on_predict_end()
         finally:
             called.abandon()
@@ -294,7 +298,7 @@ class Fitting(Trainer):
         self._build_from_batch(batch)
         rows = len(next(leaf for leaf in tree.flatten(batch) if leaf is not None))
         source = ArraySource(x, batch_size=rows)
-        return Prediction(self, source).run(_no_hooks())
+        return Prediction(self, source).run(Hooks())
 
     def _on_batch(self, kind: str, data: tuple[Any, ...], *, return_dict: bool) -> Any:
         with self._run_lock:
@@ -340,12 +344,7 @@ class Fitting(Trainer):
     ) -> CallbackList:
         if isinstance(callbacks, CallbackList):
             return callbacks
-        if verbose not in ("auto", 0, 1, 2):
-            raise ValueError(f"verbose is 'auto', 0, 1 or 2, got {verbose!r}.")
-        if verbose == "auto":
-            shown = int(sys.stdout.isatty()) if quiet else 1
-        else:
-            shown = int(verbose)
+        shown = _shown(verbose, quiet=quiet)
         return CallbackList(
             callbacks,
             add_history=history,
@@ -379,9 +378,13 @@ class Fitting(Trainer):
         return values[0] if len(values) == 1 else values
 
 
-def _no_hooks() -> Hooks:
-    ignore = lambda *_: None
-    return Hooks(each=False, every=1, begin=ignore, end=ignore, done=ignore, stopped=bool)
+def _shown(verbose: str | int, *, quiet: bool) -> int:
+    """0, 1 or 2; what "auto" means depends on whether the run is `quiet` off a terminal."""
+    if verbose not in ("auto", 0, 1, 2):
+        raise ValueError(f"verbose is 'auto', 0, 1 or 2, got {verbose!r}.")
+    if verbose == "auto":
+        return int(sys.stdout.isatty()) if quiet else 1
+    return int(verbose)
 
 
 def _steps(name: str, value: int | None) -> int | None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import deque
-from collections.abc import Iterator
 
 
 class ReadWriteLock:
@@ -65,20 +63,25 @@ class ReadWriteLock:
         with self._guard:
             self._leave_locked(writes)
 
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
-        """Hold the lock together with other readers."""
-        self._enter(writes=False)
-        try:
-            yield
-        finally:
-            self._leave(writes=False)
+    def reading(self) -> Held:
+        """A `with` block that holds the lock together with other readers."""
+        return Held(self, writes=False)
 
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the lock alone."""
-        self._enter(writes=True)
-        try:
-            yield
-        finally:
-            self._leave(writes=True)
+    def writing(self) -> Held:
+        """A `with` block that holds the lock alone."""
+        return Held(self, writes=True)
+
+
+class Held:
+    """The lock for the length of a `with` block."""
+
+    __slots__ = ("_lock", "_writes")
+
+    def __init__(self, lock: ReadWriteLock, *, writes: bool) -> None:
+        self._lock, self._writes = lock, writes
+
+    def __enter__(self) -> None:
+        self._lock._enter(writes=self._writes)
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock._leave(writes=self._writes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from lamina import tree
 from lamina.data import ArraySource, Source
 from lamina.training.runs import Hooks, Pass
 from lamina.training.steps import CompiledStep, rounded_capacity
-from lamina.types import Batch, Type, numpy_dtype, static_shape
+from lamina.types import numpy_dtype, static_shape
 
 
 class Prediction:
@@ -28,7 +29,7 @@ class Prediction:
             rows = min(source.batch_size, source.rows)
             capacity = rounded_capacity(rows)
             step = self.run_pass.compiled(source.template, capacity, rows)
-            if step.exact is None and all(map(_is_by_row, step.output_types())):
+            if step.exact is None and step.by_row:
                 return self._into_place(step, source, hooks)
         return self._joined(hooks)
 
@@ -38,7 +39,7 @@ class Prediction:
         total = min(last * source.batch_size, source.rows)
         outputs = [
             np.empty(static_shape(type.shape, total), numpy_dtype(type.dtype))
-            for type in step.output_types()
+            for type in step.output_types
         ]
         first = 0
         while first < last:
@@ -77,26 +78,13 @@ class Prediction:
             parts.append(result)
             hooks.done(batch, result)
 
-        self.run_pass.one_by_one(
-            Hooks(
-                each=hooks.each,
-                every=hooks.every,
-                begin=hooks.begin,
-                end=hooks.end,
-                done=keep,
-                stopped=hooks.stopped,
-            )
-        )
+        self.run_pass.one_by_one(dataclasses.replace(hooks, done=keep))
         if not parts:
             return None
         if len(parts) == 1:
             return parts[0]
         columns = zip(*(tree.flatten(part) for part in parts), strict=True)
         return tree.pack(parts[0], [_concatenated(column) for column in columns])
-
-
-def _is_by_row(type: Type) -> bool:
-    return bool(type.shape) and type.shape[0] == Batch(1)
 
 
 def _concatenated(column: tuple[Any, ...]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,9 +13,14 @@ from lamina import tree
 from lamina.data import ArraySource, BatchSource, Source
 from lamina.data.batches import RAN_OUT
 from lamina.tensor import recording
+from lamina.training.locks import Held, ReadWriteLock
 from lamina.training.steps import CompiledStep, as_given, rounded_capacity, tensors_of
 from lamina.training.trainer import pythonic
 from lamina.types import numpy_dtype, static_shape
+
+
+def _ignore(*_: Any) -> None:
+    """What happens where nobody listens."""
 
 
 @dataclass
@@ -29,12 +33,12 @@ class Hooks:
     stopped   asked after each native call
     """
 
-    each: bool
-    every: int
-    begin: Callable[[int], None]
-    end: Callable[[int, Any], None]
-    done: Callable[[int, Any], None]
-    stopped: Callable[[], bool]
+    each: bool = False
+    every: int = 1
+    begin: Callable[[int], None] = _ignore
+    end: Callable[[int, Any], None] = _ignore
+    done: Callable[[int, Any], None] = _ignore
+    stopped: Callable[[], bool] = bool
 
 
 @dataclass
@@ -67,12 +71,10 @@ class Pass:
         )
         return step
 
-    @contextlib.contextmanager
-    def held(self, step: CompiledStep) -> Iterator[None]:
+    def held(self, step: CompiledStep) -> Held:
         """Keep other threads off the states for one native call, or share them where it reads."""
-        lock = self.model._state_lock
-        with lock.writing() if step.writes else lock.reading():
-            yield
+        lock: ReadWriteLock = self.model._state_lock
+        return lock.writing() if step.writes else lock.reading()
 
     def epoch(self, hooks: Hooks) -> Any:
         """Run the steps of one epoch; gives what the last step returned, None without a step."""
@@ -114,7 +116,7 @@ class Pass:
         data = [leaf for leaf in source.leaves if leaf is not None]
         outputs = [
             np.zeros(static_shape(type.shape, source.rows), numpy_dtype(type.dtype))
-            for type in step.output_types()
+            for type in step.output_types
         ]
         stop_on = None
         if self.stop_nan and self.model._loss_tracker is not None:

@@ -60,6 +60,8 @@ class CompiledStep:
     traced       program, variables and the structure of what the step returned
     executable   compiled for `capacity` rows
     exact        None where any number of rows up to the capacity runs; else the only number
+    writes       whether the step changes a variable
+    by_row       whether each output has one row for each row of the batch
     """
 
     traced: Traced
@@ -67,15 +69,16 @@ class CompiledStep:
     capacity: int
     exact: int | None
 
+    def __post_init__(self) -> None:
+        program = self.traced.program
+        self.writes = any(update is not None for update in program.updates)
+        self.output_types: list[Type] = [node.type for node in program.outputs]
+        self.by_row = all(type.shape[:1] == (Batch(1),) for type in self.output_types)
+
     def call(self, leaves: Sequence[np.ndarray | None]) -> list[np.ndarray]:
         """One step on these rows; updates the variables and gives the outputs."""
         inputs = [leaf for leaf in leaves if leaf is not None]
         return self.executable(inputs, self.traced.states())
-
-    @property
-    def writes(self) -> bool:
-        """Whether the step changes a variable."""
-        return any(update is not None for update in self.traced.program.updates)
 
     def place_of(self, variable: Variable) -> int | None:
         """The position of a variable among the states."""
@@ -83,9 +86,6 @@ class CompiledStep:
             if known is variable:
                 return place
         return None
-
-    def output_types(self) -> list[Type]:
-        return [node.type for node in self.traced.program.outputs]
 
     def results(self, outputs: Sequence[np.ndarray]) -> Any:
         """What the step returned, with arrays in place of tensors."""
@@ -129,7 +129,7 @@ class StepCache:
         rows        rows that it shall hold now, used where a step needs the exact number
         """
         leaves = tree.flatten(template)
-        kinds = tuple(None if leaf is None else (leaf.shape[1:], leaf.dtype) for leaf in leaves)
+        kinds = tuple([None if leaf is None else (leaf.shape[1:], leaf.dtype) for leaf in leaves])
         data = (signature, tree.skeleton(template), kinds, config.floatx(), config.executor())
         with self._lock:
             exact = rows if data in self._need_rows else None
