@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections import OrderedDict
@@ -51,7 +52,10 @@ class CompiledFunction:
                     self._known.popitem(last=False)
             self._known.move_to_end(signature)
             traced, executable = self._known[signature]
-            outputs = executable([tensor._value() for tensor in tensors], traced.states())
+        arrays = [tensor._value() for tensor in tensors]
+        alone = any(update is not None for update in traced.program.updates)
+        with self._lock if alone else contextlib.nullcontext():
+            outputs = executable(arrays, traced.states())
         return traced.unflatten([Tensor(values.leaf(output)) for output in outputs])
 
     def _signature(

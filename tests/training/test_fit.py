@@ -1,5 +1,6 @@
 """fit, evaluate and predict: figures worked out by hand, and what must hold for any model."""
 
+import concurrent.futures
 import copy
 import pickle
 import subprocess
@@ -442,25 +443,67 @@ def test_an_error_in_predict_leaves_the_model_alone(samples):
     model.fit(x, y, verbose=0)
 
 
+def together(*actions):
+    """Run each action in a thread of its own; raise what one of them raised."""
+    with concurrent.futures.ThreadPoolExecutor(len(actions)) as executor:
+        for running in [executor.submit(action) for action in actions]:
+            running.result(60)
+
+
 def test_threads_predict_with_one_model(samples):
-    x, _ = samples
+    x, y = samples
     model = linear()
+    model.fit(x, y, verbose=0)
     expected = model.predict(x, verbose=0)
-    wrong = []
+    model(x[:2])
+    model(x)
+    compiled = model._steps.compiled
+    seen = []
 
     def work(seed):
         order = np.random.default_rng(seed)
         for _ in range(10):
             rows = int(order.integers(1, 51))
-            if not same(model.predict(x[:rows], verbose=0), expected[:rows]):
-                wrong.append(rows)
+            found = (model.predict(x[:rows], verbose=0), model(x[:rows]).numpy())
+            seen.extend(same(one, expected[:rows]) for one in found)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    together(*(lambda seed=seed: work(seed) for seed in range(4)))
+    assert seen == [True] * 80
+    assert model._steps.compiled == compiled
+
+
+@pytest.mark.parametrize("kind", ["predict", "call", "function"])
+def test_no_thread_waits_while_another_computes(samples, monkeypatch, kind):
+    from lamina.llvm import pool
+
+    if lamina.config.executor() == "reference":
+        pytest.skip("nothing is called natively")
+    x, _ = samples
+    model = linear()
+    function = lamina.function(lambda inputs: ops.matmul(inputs, np.ones((3, 2), np.float32)))
+    call = {
+        "predict": lambda: model.predict(x, verbose=0),
+        "call": lambda: model(x),
+        "function": lambda: function(x),
+    }[kind]
+    call()
+    meeting = threading.Barrier(3, timeout=20)  # broken unless three stand in here together
+    run = pool.Lease.run
+
+    def met(lease, entry, args):
+        meeting.wait()
+        return run(lease, entry, args)
+
+    monkeypatch.setattr(pool.Lease, "run", met)
+    together(call, call, call)
+
+
+def test_a_captured_array_may_be_read_only(samples):
+    x, _ = samples
+    fixed = np.ones((3, 2), np.float32)
+    fixed.flags.writeable = False
+    model = lamina.Sequential([lamina.Input((3,)), layers.Lambda(lambda a: ops.matmul(a, fixed))])
+    np.testing.assert_allclose(model.predict(x, verbose=0), x @ fixed, rtol=1e-6)
 
 
 def test_predictions_beside_training(samples):
