@@ -116,7 +116,9 @@ class BodyBuilder:
         if node not in self.inside:
             views = self.memory(node)
             if views is not None:
-                return self._sum([self.load(v, node.dtype, index, guards) for v in views], node)
+                return self.sum(
+                    [self.load(v, node.dtype, index, guards) for v in views], node.dtype
+                )
         op = node.op
         match op:
             case Map():
@@ -152,11 +154,11 @@ class BodyBuilder:
                 return self._dynamic_update(node, index, guards)
         raise ShapeError(f"{op.name} cannot be computed inside another kernel")
 
-    def _sum(self, terms: list[int], node: Node) -> int:
+    def sum(self, terms: list[int], dtype: str) -> int:
         """Combine partial sums in a fixed tree."""
         while len(terms) > 1:
             pairs = zip(terms[::2], terms[1::2], strict=False)
-            summed = [self.scalar("add", a, b, dtype=node.dtype) for a, b in pairs]
+            summed = [self.scalar("add", a, b, dtype=dtype) for a, b in pairs]
             terms = summed + terms[len(summed) * 2 :]
         return terms[0]
 

@@ -2,7 +2,8 @@
 
 Every function here is pure and may change speed only: whatever it answers, results are the same
 bits, because an element's sum is taken in an order that its shape alone fixes. Only
-`winograd_pays` chooses between two ways to round, by the shape and the target.
+`winograd_pays` and `tiles_pay` choose between two ways to round, by the shape (and the first by
+the target).
 """
 
 from __future__ import annotations
@@ -169,6 +170,43 @@ def winograd_pays(
     product = 16 * channels * filters / (2 * lanes) + 40
     transforms = (70 * channels + 75 * filters + 16 * copied * channels) / lanes
     return math.prod(tiles) * (1.06 * product + transforms) < 0.9 * direct
+
+
+# Bytes of transformed images and gradients that stay in the second level of cache, of a filter's
+# gradient by tiles; and how many tiles make up for what it costs once a step.
+TILES_BYTES = 220_000
+FEWEST_TILES = 32
+
+
+def tiles_together(tiles: tuple[int, int], columns: int) -> tuple[int, int]:
+    """(images, rows of tiles) that a filter's gradient transforms at once.
+
+    columns   channels and filters
+
+    >>> tiles_together((16, 16), 64), tiles_together((4, 4), 256)
+    ((1, 8), (3, 4))
+    """
+    fitting = max(1, TILES_BYTES // (4 * 4 * columns))
+    whole = math.prod(tiles)
+    if fitting >= whole:
+        return fitting // whole, tiles[0]
+    count = -(-tiles[0] // max(1, fitting // tiles[1]))
+    return 1, -(-tiles[0] // count)
+
+
+def tiles_pay(
+    outputs: tuple[int, int], tiles: tuple[int, int], rows: int, channels: int, filters: int
+) -> bool:
+    """Whether a filter's gradient by tiles costs less than the direct sum.
+
+    rows   that the batch has room for
+    """
+    if channels % 8 or filters % 8 or rows * math.prod(tiles) < FEWEST_TILES:
+        return False
+    direct = math.prod(outputs) * 9 * channels * filters / 16
+    product = 16 * channels * filters / 16
+    transforms = (40 * channels + 24 * filters) / 8
+    return math.prod(tiles) * (1.1 * product + transforms) < 0.9 * direct
 
 
 @functools.cache

@@ -316,6 +316,24 @@ class WinnerInputGradient:
 
 
 @dataclass(frozen=True)
+class TileFilterGradient:
+    """The gradient of a 3 x 3 filter of stride 1, by tiles; added to what stands in the result.
+
+    Operands: 0 x (batch, *image, channels), 1 the gradient of the output (batch, *outputs,
+    filters), 2 the sums (4, 4, channels, filters), see `kernels.filters`, all contiguous float32.
+    `low` counts the padding before both axes of the image.
+    """
+
+    batch: Dimension
+    image: tuple[int, int]
+    outputs: tuple[int, int]
+    low: tuple[int, int]
+    channels: int
+    filters: int
+    accumulate: bool = True
+
+
+@dataclass(frozen=True)
 class Scatter:
     """`out[index[i]] (+)= rows[i]` in place, rows taken in order, split by destination.
 
@@ -374,6 +392,7 @@ Kernel: TypeAlias = (
     | WindowGradient
     | WinnerFilterGradient
     | WinnerInputGradient
+    | TileFilterGradient
     | Scatter
     | Cumulative
     | Sort

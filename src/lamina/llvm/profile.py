@@ -21,6 +21,7 @@ from lamina.llvm.kernel import (
     Contraction,
     Random,
     Scalar,
+    TileFilterGradient,
     WinnerFilterGradient,
     WinnerInputGradient,
 )
@@ -176,6 +177,9 @@ def task_flops(task: Task, rows: int, target: Target) -> float:
     if isinstance(spec, (WinnerFilterGradient, WinnerInputGradient)):
         taps = math.prod(spec.kernel) * spec.channels
         return 2.0 * _points((spec.batch,), rows) * spec.windows * spec.filters * taps
+    if isinstance(spec, TileFilterGradient):
+        tiles = _points((spec.batch,), rows) * math.prod(-(-side // 2) for side in spec.outputs)
+        return 32.0 * tiles * spec.channels * spec.filters
     if isinstance(spec, Contraction):
         plan = winograd(spec, target)
         if plan is not None:

@@ -8,16 +8,17 @@ from lamina.llvm import choices, kernel
 from lamina.llvm.body import BodyBuilder, Operands
 from lamina.llvm.fuse import Group
 from lamina.llvm.kernel import Body, Core, Instruction
-from lamina.llvm.lowering.workspace import (
-    Workspace,
-    names,
-)
+from lamina.llvm.lowering.filters import by_tiles, lower_by_tiles
+from lamina.llvm.lowering.workspace import Workspace, names
 from lamina.llvm.products import Piece, Side, pieces
 
 
 def lower_contraction(work: Workspace, group: Group) -> None:
     """A product or convolution and the maps behind it."""
     anchor = group.anchors[0]
+    if by_tiles(work, anchor):
+        lower_by_tiles(work, anchor, group)
+        return
     repeated = work.outer is not None
     found = pieces(anchor, work.required, work.reordered, repeated=repeated)
     if group.partial:

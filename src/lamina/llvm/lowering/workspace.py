@@ -250,10 +250,12 @@ class Workspace(ABC):
                 stores.append(builder.store(argument, self.place(node, group), index, node.dtype))
         return tuple(stores)
 
-    def partial_views(self, node: Node) -> list[View]:
-        buffer = self.buffer(node.type, f"partial {label(node)}", parts=self.parts)
+    def partial_views(self, node: Node, type: Type | None = None) -> list[View]:
+        """Room for the sums of all parts; `type` where they are not yet the node's value."""
+        type = type or node.type
+        buffer = self.buffer(type, f"partial {label(node)}", parts=self.parts)
         first = whole(buffer, self.capacity)
-        size = math.prod(static_shape(node.shape, self.capacity))
+        size = math.prod(static_shape(type.shape, self.capacity))
         return [View(buffer, part * size, first.shape, first.strides) for part in range(self.parts)]
 
     def keep_partial(self, node: Node, views: list[View]) -> None:
