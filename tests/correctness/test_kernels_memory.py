@@ -93,6 +93,26 @@ def test_scatter_into_a_table_split_by_destination(target, kind, inner, rng):
 
 
 @every_target
+@pytest.mark.parametrize("inner", [3, 70])
+@pytest.mark.parametrize("split", [1, 2])
+def test_scatter_of_several_steps_into_a_cleared_table(target, split, inner, rng):
+    """Time stands before the batch, of which 5 rows of 8 are there."""
+    kernel = Scatter(
+        1, 9, inner, Batch(1), "add", "float32", "int32", split, clear=True, steps=3, pitch=8
+    )
+    index = rng.integers(-1, 11, (3, 8)).astype("i4")
+    rows = rng.standard_normal((3, 8, inner)).astype("f4")
+    rows[:, 5:] = np.nan
+    want = np.zeros((9, inner), "f4")
+    np.add.at(want, np.clip(index[:, :5], 0, 8), rows[:, :5])
+    extent = (9, inner)[split - 1]
+    current = np.full((9, inner), np.nan, "f4")
+    for low, high in ((0, 2), (2, extent)):
+        current = run(kernel, target, [current, index, rows], low, high, 5)[0]
+    np.testing.assert_array_equal(current, want)
+
+
+@every_target
 def test_scatter_of_independent_problems(target, rng):
     kernel = Scatter(Batch(1), 5, 4, 7, "add", "float32", "int64", split=0)
     base = rng.standard_normal((6, 5, 4)).astype("f4")

@@ -10,7 +10,7 @@ from lamina.ir.control import Body, Scan
 from lamina.ir.elementary import HALVES, Reduce
 from lamina.ir.graph import Node, Op, Pick, apply, pick, rewrite
 from lamina.ir.indexing import Scatter
-from lamina.ir.movement import inverse, transpose
+from lamina.ir.movement import Transpose, inverse, transpose
 from lamina.ir.order import Sort, TopK
 from lamina.ir.reductions import Cumulative
 from lamina.ir.scalar import cast
@@ -89,17 +89,21 @@ def _axis_first(node: Node, op: Scatter) -> Node:
 
 
 def _batch_first(op: Scatter, base: Node, index: Node, rows: Node) -> Node:
-    """Bring the batch to the front of the axes of the index, and of its shared axes.
+    """Bring the batch to the front of the shared axes.
 
-    With "set" the last of several rows wins, so there the order of the index is left alone.
+    Rows that were moved to fit the index stay where they lie, and the index is moved instead. With
+    "set" the last of several rows wins, so there the order of the index is left alone.
     """
     place = index.type.batch_axis
     if place and place < op.batch:
         order = _to_front(place, base.type.rank)
         inputs = (transpose(x, _to_front(place, x.type.rank)) for x in (base, index, rows))
         return transpose(apply(op, *inputs), inverse(order))
-    if place and not op.batch and op.kind != "set":
-        index, rows = (transpose(x, _to_front(place, x.type.rank)) for x in (index, rows))
+    own = index.type.rank
+    if isinstance(rows.op, Transpose) and not op.batch and op.kind != "set":
+        perm = rows.op.perm
+        if perm[own:] == tuple(range(own, len(perm))):
+            index, rows = transpose(index, inverse(perm[:own])), rows.inputs[0]
     return apply(op, base, index, rows)
 
 

@@ -93,6 +93,20 @@ def descending(largest: int, vectors: int) -> list[int]:
     return sorted(set(sizes), reverse=True)
 
 
+def giving_back(sizes: Sequence[int]) -> list[int]:
+    """Rows left over by the largest tile for which one tile fewer leaves fewer single rows.
+
+    32 rows in tiles of 6 and 4 are four of 6 and two of 4, not five of 6 and two single rows.
+
+    >>> giving_back([6, 4, 1]), giving_back([12, 4, 1]), giving_back([4, 1])
+    ([2, 3], [], [])
+    """
+    if len(sizes) < 3:
+        return []
+    largest, smaller, _ = sizes
+    return [left for left in range(largest) if (left + largest) % smaller < left % smaller]
+
+
 def terms_a_pass(bytes_a_term: int) -> int:
     """Terms of a sum taken in one pass where sums stand in memory between passes.
 
@@ -296,11 +310,14 @@ def _tiling_cost(
             cuts.append(pieces(extent, size))
             continue
         found = dict.fromkeys(descending(size, width), 0)
+        spared = giving_back(list(found))
         for left in USUAL_ROWS:
             left *= extent.factor
             for step in found:
-                found[step] += left // step
-                left %= step
+                number = left // step
+                number -= step == size and number > 0 and left % step in spared
+                found[step] += number
+                left -= number * step
         cuts.append([(step, count) for step, count in found.items() if count])
     columns = pieces(vectors, width)
     total, variants = 0.0, 0
@@ -400,6 +417,16 @@ def reduces_better(
     if not isinstance(last, int) or last % 16 == 0:
         return False
     return last >= 8 and a_strides[-1] == 1 and b_strides[-1] == 1
+
+
+# Elements of a row from which on threads share a scatter by columns: their shares are equal then,
+# whatever the indices are.
+WIDE_ROW = 256
+
+
+def scatter_by_column(inner: int) -> bool:
+    """Whether threads take columns of every row of a table, rather than rows of it."""
+    return inner >= WIDE_ROW
 
 
 def threads_wanted(work: float) -> int:

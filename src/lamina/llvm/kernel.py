@@ -340,8 +340,12 @@ class Scatter:
     Operands: 0 out (it already holds the base), 1 index (int32 or int64), 2 rows. `outer` counts
     independent problems (leading batch axes of all three), `table` destinations of `inner`
     contiguous elements each, `count` indices per problem. Indices are clamped. `split` 0 is the
-    outer axis, 1 the table axis: a call handles only destinations in [low, high), whatever order
-    others run in.
+    outer axis, 1 the table axis, 2 the inner one: a call handles only destinations in [low, high),
+    whatever order others run in.
+
+    clear   the base is zero: a call clears its destinations first
+    steps   how often `count` indices stand one behind the other, each time with room for all
+            rows of the capacity, which is `pitch` indices (time before the batch)
     """
 
     outer: Dimension
@@ -352,6 +356,9 @@ class Scatter:
     dtype: str
     index_dtype: str
     split: int = 1
+    clear: bool = False
+    steps: int = 1
+    pitch: int = 0
 
 
 @dataclass(frozen=True)

@@ -284,13 +284,17 @@ class _Planner:
                 lambda buffer: _row_bytes(buffer) * rows,
             )
 
-        row_bytes = pack(16) // 16
-        streamed = sum(
-            _row_bytes(b)
-            for b in {b for step in phase.rows for b in step.read_buffers()}
-            if b not in private and b.type.batch_axis == 0
-        )
-        phase.block = choices.block_rows(self.capacity, self.parts, row_bytes + streamed)
+        loops = [step for step in phase.rows if isinstance(step, Loop)]
+        if loops:
+            # What a row needs at one time; weights that pass by in every step want many rows.
+            row_bytes = max(map(_iteration_bytes, loops))
+        else:
+            row_bytes = pack(16) // 16 + sum(
+                _row_bytes(b)
+                for b in {b for step in phase.rows for b in step.read_buffers()}
+                if b not in private and b.type.batch_axis == 0
+            )
+        phase.block = choices.block_rows(self.capacity, self.parts, row_bytes)
         return pack(phase.block)
 
     def _lay_out_shared(self, phases: list[Phase]) -> int:
@@ -394,6 +398,19 @@ def _row_bytes(buffer: Buffer) -> int:
     return (
         factor * math.prod(s for s in shape[1:] if isinstance(s, int)) * itemsize(buffer.type.dtype)
     )
+
+
+def _iteration_bytes(loop: Loop) -> int:
+    """What an iteration of a time loop touches for each row of the batch."""
+    sizes: dict[Buffer, int] = {}
+    for task in loop.tasks():
+        for operand in task.operands:
+            buffer, steps = operand.buffer, loop.length if operand.loops else 1
+            place = buffer.type.batch_axis
+            if place is not None:
+                # Where time stands first, the bytes of a row are those of one step already.
+                sizes[buffer] = _row_bytes(buffer) // (1 if place else steps)
+    return sum(sizes.values())
 
 
 def _pack(spans: Iterable[tuple[Buffer, int, int]], size_of: Callable[[Buffer], int]) -> int:

@@ -51,9 +51,9 @@ class Task:
     @property
     def updates(self) -> bool:
         """Whether it adds to what its results hold already."""
-        return bool(getattr(self.kernel, "accumulate", False)) or type(self.kernel).__name__ == (
-            "Scatter"
-        )
+        if type(self.kernel).__name__ == "Scatter":
+            return not getattr(self.kernel, "clear", False)
+        return bool(getattr(self.kernel, "accumulate", False))
 
 
 @dataclass(eq=False)

@@ -171,14 +171,27 @@ class _Loops:
                 found.append((start, start + size * count, size))
                 start += size * count
             return found
-        for size in choices.descending(largest, self.plan.vectors):
+        sizes = choices.descending(largest, self.plan.vectors)
+        for size in sizes:
             end = stop
             if size > 1:
                 left = stop.on(self.emit) - start.on(self.emit)
-                end = index(start.on(self.emit) + left // size * size)
+                whole = left // size * size
+                if size == largest:
+                    whole = self._spared(whole, left, sizes)
+                end = index(start.on(self.emit) + whole)
             found.append((start, end, size))
             start = end
         return found
+
+    def _spared(self, whole: Value, rows: Value, sizes: list[int]) -> Value:
+        """The rows that whole tiles take, one tile fewer where the edge is better off so."""
+        emit, largest = self.emit, sizes[0]
+        left = rows - whole
+        for number in choices.giving_back(sizes):
+            spare = left.equal(number) & (rows > largest)
+            whole = emit.select(spare, whole - largest, whole)
+        return whole
 
     # --------------------------------------------------------------- loops
 

@@ -49,14 +49,20 @@ def _problem(kernel: Scatter, frame: Frame, number: Index, low: Index, high: Ind
     else:
         indices = indices.step(number, capacity * width)
         rows = rows.step(number, capacity * row_bytes)
-    with emit.loop(0, total) as loop:
-        label = emit.load(indices.step(loop.index, width), MEMORY[kernel.index_dtype])
-        label = emit.resize(label, I64)
-        label = emit.select(label < 0, 0, label)
-        label = emit.select(label < kernel.table, label, kernel.table - 1)
-        ours = (label - first).below(count.on(emit))
-        with emit.when(ours):
-            _row(kernel, emit, rows.step(loop.index, row_bytes), out.step(label, row_bytes))
+    if kernel.clear:
+        with emit.loop(low, high) as loop:
+            _clear(kernel, frame, out.step(loop.index, row_bytes))
+    with emit.loop(0, kernel.steps) as step:
+        indices = indices.step(step.index, kernel.pitch * width)
+        rows = rows.step(step.index, kernel.pitch * row_bytes)
+        with emit.loop(0, total) as loop:
+            label = emit.load(indices.step(loop.index, width), MEMORY[kernel.index_dtype])
+            label = emit.resize(label, I64)
+            label = emit.select(label < 0, 0, label)
+            label = emit.select(label < kernel.table, label, kernel.table - 1)
+            ours = (label - first).below(count.on(emit))
+            with emit.when(ours):
+                _row(kernel, frame, rows.step(loop.index, row_bytes), out.step(label, row_bytes))
 
 
 def _capacity(kernel: Scatter) -> int | None:
@@ -64,8 +70,24 @@ def _capacity(kernel: Scatter) -> int | None:
     return kernel.count if isinstance(kernel.count, int) else None
 
 
-def _row(kernel: Scatter, emit: Emit, source: Place, target: Place) -> None:
-    dtype, size = kernel.dtype, itemsize(kernel.dtype)
+def _columns(kernel: Scatter, frame: Frame) -> tuple[Index, Index]:
+    """The elements of a row that a call handles."""
+    return Axis(kernel.inner, split=kernel.split == 2).bounds(frame)
+
+
+def _clear(kernel: Scatter, frame: Frame, target: Place) -> None:
+    emit, size = frame.emit, itemsize(kernel.dtype)
+
+    def visit(spans: list[Span]) -> None:
+        for span in spans:
+            zeros = emit.zeros(vector(MEMORY[kernel.dtype], span.lanes))
+            emit.store(zeros, target.step(span.index, size), mask=span.mask)
+
+    sweep(emit, *_columns(kernel, frame), emit.lanes, 4, visit)
+
+
+def _row(kernel: Scatter, frame: Frame, source: Place, target: Place) -> None:
+    emit, dtype, size = frame.emit, kernel.dtype, itemsize(kernel.dtype)
 
     def visit(spans: list[Span]) -> None:
         for span in spans:
@@ -76,7 +98,7 @@ def _row(kernel: Scatter, emit: Emit, source: Place, target: Place) -> None:
                 new = maths.apply(emit, _COMBINE[kernel.kind], [old, new], [dtype, dtype], dtype)
             emit.store(to_memory(emit, new, dtype), here, mask=span.mask)
 
-    sweep(emit, Index(None), Index(None, kernel.inner), emit.lanes, 4, visit)
+    sweep(emit, *_columns(kernel, frame), emit.lanes, 4, visit)
 
 
 def _load(emit: Emit, start: Place, span: Span, dtype: str) -> Value:

@@ -9,7 +9,7 @@ from lamina.errors import BatchError, ShapeError
 from lamina.ir.graph import Node
 from lamina.ir.indexing import Scatter
 from lamina.ir.movement import Concat, Pad
-from lamina.llvm import kernel
+from lamina.llvm import choices, kernel
 from lamina.llvm.body import BodyBuilder, Operands
 from lamina.llvm.fuse import Group
 from lamina.llvm.lowering.workspace import (
@@ -19,7 +19,9 @@ from lamina.llvm.lowering.workspace import (
 from lamina.llvm.views import (
     View,
     identity,
+    is_contiguous,
 )
+from lamina.transform.scan import is_zero
 from lamina.types import Batch, static_shape
 
 
@@ -62,10 +64,12 @@ def lower_interior_pad(work: Workspace, node: Node, op: Pad, group: Group) -> No
 
 
 def lower_scatter(work: Workspace, node: Node, op: Scatter, group: Group) -> None:
-    """Copy the base, then add to it, or replace, row by row of the index."""
+    """Clear the result or copy the base, then add to it, or replace, row by row of the index."""
     base, where, rows = node.inputs
     target = work.place(node, group)
-    work.copy(base, target)
+    clear = is_zero(base) and is_contiguous(target, work.capacity)
+    if not clear:
+        work.copy(base, target)
     axis_, batch = op.axis % len(base.shape), op.batch
     if axis_ != batch:
         raise ShapeError("the llvm executor scatters along the first axis after the batch")
@@ -78,10 +82,18 @@ def lower_scatter(work: Workspace, node: Node, op: Scatter, group: Group) -> Non
     table = base.shape[axis_]
     if not isinstance(table, int):
         raise BatchError("scatter along the batch axis needs the number of rows")
-    if where.type.batch_axis not in {None, 0}:
-        raise BatchError("scatter needs the batch as the first axis of its index")
-    count = extent(where.shape[batch:])
+    # Time may stand before the batch, of which the rows that are present are one piece.
+    place = batch or where.type.batch_axis or 0
+    if where.type.batch_axis not in {None, 0, place}:
+        raise BatchError("scatter needs the batch as the first of the shared axes of its index")
+    count = extent(where.shape[place:])
+    steps = math.prod(static_shape(where.shape[batch:place], work.capacity))
+    pitch = math.prod(static_shape(where.shape[place:], work.capacity)) if steps > 1 else 0
     rowwise = isinstance(outer, Batch)
+    split, mode, shared = 0, "rows", outer
+    if not rowwise:
+        wide = choices.scatter_by_column(inner)
+        split, mode, shared = (2, "units", inner) if wide else (1, "units", table)
     spec = kernel.Scatter(
         outer,
         table,
@@ -90,7 +102,9 @@ def lower_scatter(work: Workspace, node: Node, op: Scatter, group: Group) -> Non
         op.kind,
         node.dtype,
         where.dtype,
-        0 if rowwise else 1,
+        split,
+        clear,
+        steps,
+        pitch,
     )
-    mode = "rows" if rowwise else "units"
-    work.add(spec, operands, node.op.name, mode, outer if rowwise else table)
+    work.add(spec, operands, node.op.name, mode, shared)
