@@ -10,6 +10,7 @@ the environment, and `override` sets for the length of a `with` block (for tests
     cpu                LAMINA_CPU                native (default), avx512, avx2, sse2, neon
     dump               LAMINA_DUMP               some of graph,fuse,plan,llvm,asm
     arena              LAMINA_ARENA              planned (default); apart: each value its own buffer
+    check              LAMINA_CHECK              off (default); bounds: every access is checked
     data_folder        LAMINA_DATA               a folder with larger data sets
     floatx             LAMINA_FLOATX             float32 (default), float16, bfloat16, float64
     epsilon            LAMINA_EPSILON            a positive number, default 1e-7
@@ -36,6 +37,7 @@ EXECUTORS = ("llvm", "reference")
 CPUS = ("native", "avx512", "avx2", "sse2", "neon")
 DUMPS = ("graph", "fuse", "plan", "llvm", "asm")
 ARENAS = ("planned", "apart")
+CHECKS = ("off", "bounds")
 FLOATX = ("float16", "bfloat16", "float32", "float64")
 IMAGE_DATA_FORMATS = ("channels_last", "channels_first")
 MOST_THREADS = 256
@@ -141,6 +143,7 @@ _SETTINGS: dict[str, tuple[str, Any, Callable[[str, Any], Any]]] = {
     "cpu": ("LAMINA_CPU", "native", _one_of(CPUS)),
     "dump": ("LAMINA_DUMP", None, _some_of(DUMPS)),
     "arena": ("LAMINA_ARENA", "planned", _one_of(ARENAS)),
+    "check": ("LAMINA_CHECK", "off", _one_of(CHECKS)),
     "data_folder": ("LAMINA_DATA", None, _folder),
     "floatx": ("LAMINA_FLOATX", "float32", _one_of(FLOATX)),
     "epsilon": ("LAMINA_EPSILON", 1e-7, _positive),
@@ -257,6 +260,16 @@ def arena() -> str:
 def set_arena(mode: str) -> None:
     """Choose the memory layout of programs compiled from now on: "planned" or "apart"."""
     _put("arena", mode)
+
+
+def check() -> str:
+    """What native code checks as it runs: "off", or "bounds", every access of memory."""
+    return str(_get("check"))
+
+
+def set_check(mode: str) -> None:
+    """Choose what programs compiled from now on check: "off", or "bounds" (slow)."""
+    _put("check", mode)
 
 
 def data_folder() -> Path | None:

@@ -2,7 +2,7 @@
 
 The interpreter evaluates bodies point by point over index grids, floats in float64, and knows
 nothing of the generators. Arrays are placed directly before an inaccessible page, so that a read
-or write behind their end kills the process.
+or write behind their end kills the process; with LAMINA_CHECK=bounds every access is checked too.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from lamina.llvm import engine, host, kernels
-from lamina.llvm.emit import Module
+from lamina import config
+from lamina.llvm import engine, faults, host, kernels
+from lamina.llvm.checked import CheckedModule
+from lamina.llvm.emit import I64, POINTER, Module, Place
 from lamina.llvm.kernel import (
     Constant,
     Convert,
@@ -84,7 +86,6 @@ def run(
     rows: int,
 ) -> list[np.ndarray]:
     """Call the kernel's machine code once; gives the operands as they are afterwards."""
-    loaded = compiled(kernel, target)
     count = kernels.operand_count(kernel)
     assert count <= len(arrays)
     shared: dict[int, np.ndarray] = {}
@@ -93,12 +94,57 @@ def run(
         if id(array) not in shared:
             shared[id(array)] = guarded(array)
         copies.append(shared[id(array)])
+    if config.check() == "bounds":
+        call_checked(kernel, host.target(target), copies, low, high, rows)
+        return [copy.copy() for copy in copies]
+    loaded = compiled(kernel, target)
     scratch = np.zeros(kernels.scratch_bytes(kernel, host.target(target)) + 64, np.uint8)
     start = scratch.ctypes.data + (-scratch.ctypes.data) % 64
     kinds = [ctypes.c_void_p] * (count + 1) + [ctypes.c_int64] * 3
     function = ctypes.CFUNCTYPE(None, *kinds)(loaded.address("kernel"))
     function(*(copy.ctypes.data for copy in copies[:count]), start, low, high, rows)
     return [copy.copy() for copy in copies]
+
+
+@lru_cache(maxsize=16)
+def compiled_checked(kernel: Kernel, target: host.Target) -> engine.Loaded:
+    """`call(table, fault, low, high, rows)`; the table holds address and size of each operand."""
+    module = CheckedModule(target)
+    kernels.build(kernel, "kernel", module, target)
+    parameters = [(POINTER, "table"), (POINTER, "fault"), (I64, "low"), (I64, "high")]
+    emit = module.function("call", [*parameters, (I64, "rows")], outermost=True)
+    table, fault, *bounds = emit.parameters
+    emit.report(fault, 0)
+    pointers = []
+    for number in [*range(kernels.operand_count(kernel)), faults.SCRATCH]:
+        place = Place(table) + 16 * len(pointers)
+        start = emit.load(place, POINTER)
+        pointers.append(emit.bounded(start, start, emit.load(place + 8, I64), number))
+    emit.call("kernel", "void", *pointers, *bounds)
+    emit.finish()
+    return engine.load(engine.compile_text(module.text(), target), target)
+
+
+def call_checked(
+    kernel: Kernel,
+    target: host.Target,
+    arrays: Sequence[np.ndarray],
+    low: int,
+    high: int,
+    rows: int,
+) -> None:
+    """Call the kernel's checked machine code on these arrays; BoundsError if it leaves them."""
+    loaded = compiled_checked(kernel, target)
+    size = kernels.scratch_bytes(kernel, target)
+    memory = np.zeros(size + 64, np.uint8)
+    scratch = memory[-memory.ctypes.data % 64 :][:size]
+    count = kernels.operand_count(kernel)
+    pairs = [(array.ctypes.data, array.nbytes) for array in (*arrays[:count], scratch)]
+    table, fault = np.array(pairs, np.int64), faults.FaultArea()
+    kinds = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 3
+    function = ctypes.CFUNCTYPE(None, *kinds)(loaded.address("call"))
+    function(table.ctypes.data, fault.address, low, high, rows)
+    fault.check(faults.Checked(["kernel"], [[f"operand {number}" for number in range(count)]]))
 
 
 # ------------------------------------------------------------------------- meaning

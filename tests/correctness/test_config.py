@@ -25,6 +25,7 @@ def test_defaults():
     assert config.cpu() == "native"
     assert config.dump() == frozenset()
     assert config.arena() == "planned"
+    assert config.check() == "off"
     assert config.data_folder() is None
     assert (config.floatx(), config.epsilon()) == ("float32", 1e-7)
     assert config.image_data_format() == "channels_last"
@@ -39,6 +40,7 @@ def test_defaults():
         ("LAMINA_CPU", "AVX2", config.cpu, "avx2"),
         ("LAMINA_DUMP", "graph, asm", config.dump, {"graph", "asm"}),
         ("LAMINA_ARENA", "apart", config.arena, "apart"),
+        ("LAMINA_CHECK", "bounds", config.check, "bounds"),
         ("LAMINA_CACHE", "off", config.cache_folder, None),
         ("LAMINA_DATA", "/data", config.data_folder, Path("/data")),
         ("LAMINA_FLOATX", "float64", config.floatx, "float64"),
@@ -72,12 +74,13 @@ def test_every_setting_has_a_setter(tmp_path):
     config.set_cpu("sse2")
     config.set_dump("plan,llvm")
     config.set_arena("apart")
+    config.set_check("bounds")
     config.set_data_folder(tmp_path)
     config.set_floatx("bfloat16")
     config.set_epsilon(1e-3)
     config.set_image_data_format("channels_first")
     assert config.executor() == "reference" and config.cache_folder() == tmp_path
-    assert config.cpu() == "sse2"
+    assert config.cpu() == "sse2" and config.check() == "bounds"
     assert config.dump() == {"plan", "llvm"} and config.arena() == "apart"
     assert config.data_folder() == tmp_path and config.floatx() == "bfloat16"
     assert config.epsilon() == 1e-3 and config.image_data_format() == "channels_first"

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lamina import config
 from lamina.llvm import engine, host
 from lamina.llvm.emit import Module
 from lamina.llvm.kernel import Contraction
@@ -35,6 +36,7 @@ from contraction_cases import (
     same,
     single_filter,
 )
+from kernel_oracle import call_checked
 
 sys.path.pop(0)
 
@@ -81,7 +83,10 @@ def check(case: Case, target: host.Target, *, at_end: bool = True) -> list[np.nd
     given = case.arrays()
     expected, scales = oracle(case.kernel, given, case.low, case.high, case.rows)
     arrays = [guarded(array, at_end=at_end) for array in given]
-    compiled(case.kernel, target, len(arrays))(arrays, case.low, case.high, case.rows)
+    if config.check() == "bounds":
+        call_checked(case.kernel, target, arrays, case.low, case.high, case.rows)
+    else:
+        compiled(case.kernel, target, len(arrays))(arrays, case.low, case.high, case.rows)
     compare(case, arrays, expected, scales)
     return arrays
 

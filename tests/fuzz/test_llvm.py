@@ -107,6 +107,13 @@ def test_any_number_of_threads_gives_the_same_bits(seed, monkeypatch):
         same_bits(results(program, seed, threads=threads), alone)
 
 
+@pytest.mark.parametrize("seed", SEEDS[2::5])
+def test_no_access_leaves_its_buffer(seed):
+    program = random_program(seed)
+    for rows in ROWS:
+        same_bits(results(program, seed, rows, check="bounds"), results(program, seed, rows))
+
+
 @pytest.mark.parametrize("cpu", ["avx2", "sse2"])
 @pytest.mark.parametrize("seed", SEEDS[2::6])
 def test_narrower_vectors_compute_the_same(seed, cpu):

@@ -97,8 +97,14 @@ class Module:
         result: str = "void",
         *,
         internal: bool = False,
+        outermost: bool = False,
     ) -> Emit:
-        """Start a function; `parameters` are (type, name) pairs."""
+        """Start a function; `parameters` are (type, name) pairs.
+
+        An `outermost` function is called from outside, or by one that is; a module with checked
+        accesses adds no parameters to it.
+        """
+        del outermost
         emit = Emit(self, name, parameters, result, internal=internal)
         self.functions[name] = emit
         return emit
@@ -209,6 +215,10 @@ class Emit:
         """Return from the function."""
         self._lines.append(f"ret {result.type} {result.text}" if result else "ret void")
 
+    def signature(self) -> list[Value]:
+        """The parameters as they stand in the text."""
+        return self.parameters
+
     def text(self) -> str:
         lines: list[str] = []
         for line in self._lines:
@@ -217,7 +227,7 @@ class Emit:
             else:
                 lines.extend(line)
         body = "\n".join(lines)
-        signature = ", ".join([f"{p.type} {p.text}" for p in self.parameters])
+        signature = ", ".join([f"{p.type} {p.text}" for p in self.signature()])
         head = f"define {self.linkage}{self.result} @{self.name}({signature}) noinline nounwind"
         return f"{head} {{\n{body}\n}}"
 
@@ -414,6 +424,35 @@ class Emit:
         """The address of a constant or a function of the module."""
         return Value(self, POINTER, f"@{name}", 0)
 
+    # Where addresses are made and used: a writer of checked accesses (`checked`) overrides these.
+
+    def moved(self, kind: str, text: str, base: Value, depth: int) -> Value:
+        """An address computed from `base`: it points into the same buffer."""
+        del base
+        return self.op(kind, text, depth)
+
+    def akin(self, value: Value, other: Value) -> Value:
+        """The value, which points (if it is an address) into the buffer that `other` points to."""
+        del other
+        return value
+
+    def reached(
+        self, place: Place, kind: str, mask: Value | None, *, writes: bool, invariant: bool = False
+    ) -> Value:
+        """The address where a value of a type is read or written, in the lanes of the mask."""
+        del kind, mask, writes, invariant
+        return place.pointer
+
+    def reached_each(self, pointers: Value, element: str, mask: Value, *, writes: bool) -> Value:
+        """The addresses where one element each is read or written, in the lanes of the mask."""
+        del element, mask, writes
+        return pointers
+
+    def reached_bytes(self, place: Place, count: Value, *, writes: bool) -> tuple[Value, Value]:
+        """Where bytes are read or written, and how many."""
+        del writes
+        return place.pointer, count
+
     def load(
         self,
         place: Place,
@@ -428,7 +467,7 @@ class Emit:
         An `invariant` load may move out of every loop that its address does not depend on: only
         for memory that the function does not write, and only where it is always allowed to read.
         """
-        pointer = place.pointer
+        pointer = self.reached(place, kind, mask, writes=False, invariant=invariant)
         align = align or element_bytes(kind)
         if mask is None:
             text = f"load {kind}, ptr {pointer.text}, align {align}"
@@ -445,9 +484,9 @@ class Emit:
         self, value: Value, place: Place, *, mask: Value | None = None, align: int = 0
     ) -> None:
         """Write a scalar or consecutive lanes; lanes outside the mask leave memory untouched."""
-        pointer = place.pointer
         align = align or element_bytes(value.type)
         if mask is None:
+            pointer = self.reached(place, value.type, None, writes=True)
             text = f"store {value.type} {value.text}, ptr {pointer.text}, align {align}"
             self.effect("void", text)
             return
@@ -458,6 +497,7 @@ class Emit:
             here = place + lane * element_bytes(value.type)
             self.store(self.extract(value, lane), here, align=element_bytes(value.type))
             return
+        pointer = self.reached(place, value.type, mask, writes=True)
         name = f"llvm.masked.store.{mangled(value.type)}.p0"
         self.module.declare(name, "void", [value.type, POINTER, I32, mask.type])
         text = (
@@ -470,12 +510,13 @@ class Emit:
         base = place.pointer
         text = f"getelementptr [{stride} x i8], ptr {base.text}, {offsets.type} {offsets.text}"
         kind = like(offsets.type, POINTER)
-        return self.op(kind, text, max(base.depth, offsets.depth))
+        return self.moved(kind, text, base, max(base.depth, offsets.depth))
 
     def gather(self, pointers: Value, element: str, mask: Value | None = None) -> Value:
         """Read one element per address; lanes outside the mask give zero."""
         kind = like(pointers.type, element)
         mask = mask or self.value(1, like(pointers.type, I1))
+        pointers = self.reached_each(pointers, element, mask, writes=False)
         name = f"llvm.masked.gather.{mangled(kind)}.{mangled(pointers.type)}"
         self.module.declare(name, kind, [pointers.type, I32, mask.type, kind])
         return self.effect(
@@ -487,6 +528,7 @@ class Emit:
     def scatter(self, value: Value, pointers: Value, mask: Value | None = None) -> None:
         """Write one element per address."""
         mask = mask or self.value(1, like(pointers.type, I1))
+        pointers = self.reached_each(pointers, parts(value.type)[0], mask, writes=True)
         name = f"llvm.masked.scatter.{mangled(value.type)}.{mangled(pointers.type)}"
         self.module.declare(name, "void", [value.type, pointers.type, I32, mask.type])
         self.effect(
@@ -503,17 +545,18 @@ class Emit:
 
     def copy(self, to: Place, source: Place, count: Integer) -> None:
         """memcpy of `count` bytes."""
-        size = index(count).on(self)
+        target, size = self.reached_bytes(to, index(count).on(self), writes=True)
+        origin, size = self.reached_bytes(source, size, writes=False)
         name = "llvm.memcpy.p0.p0.i64"
         self.module.declare(name, "void", [POINTER, POINTER, I64, I1])
-        text = f"ptr {to.pointer.text}, ptr {source.pointer.text}, i64 {size.text}, i1 false"
+        text = f"ptr {target.text}, ptr {origin.text}, i64 {size.text}, i1 false"
         self.effect("void", f"call void @{name}({text})")
 
     def clear(self, to: Place, count: Integer) -> None:
         """Set `count` bytes to zero."""
-        size = index(count).on(self)
+        target, size = self.reached_bytes(to, index(count).on(self), writes=True)
         self.module.declare("llvm.memset.p0.i64", "void", [POINTER, I8, I64, I1])
-        text = f"ptr {to.pointer.text}, i8 0, i64 {size.text}, i1 false"
+        text = f"ptr {target.text}, i8 0, i64 {size.text}, i1 false"
         self.effect("void", f"call void @llvm.memset.p0.i64({text})")
 
     def prefetch(self, place: Place, *, write: bool = False, locality: int = 2) -> None:
@@ -644,7 +687,7 @@ class Loop:
         self._counter = Value(emit, I64, emit.fresh(), depth)
         self._start, self._stop = start, stop
         self.index = Index(self._counter)
-        self.carry = [Value(emit, c.type, emit.fresh(), depth) for c in self._initial]
+        self.carry = [emit.akin(Value(emit, c.type, emit.fresh(), depth), c) for c in self._initial]
         return self
 
     def __exit__(
@@ -680,7 +723,8 @@ class Loop:
             last = f"[{later.text}, %{latch}]"
             if not self.nonempty:
                 last = f"[{first.text}, %{self._before}], {last}"
-            self.result.append(emit.effect(first.type, f"phi {first.type} {last}"))
+            final = emit.effect(first.type, f"phi {first.type} {last}")
+            self.result.append(emit.akin(final, first))
 
 
 def _only_lane(mask: str) -> int | None:

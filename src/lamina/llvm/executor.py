@@ -22,6 +22,7 @@ from lamina.executor import Array, Executable
 from lamina.ir.graph import Node
 from lamina.ir.program import Program
 from lamina.llvm import cache, choices, engine, host, pool
+from lamina.llvm.faults import BoundsError, Checked, FaultArea
 from lamina.llvm.fingerprint import fingerprint
 from lamina.llvm.words import (
     BATCH,
@@ -52,7 +53,7 @@ def compile_llvm(program: Program, capacity: int) -> LlvmExecutable:
     key = "\n".join(
         [
             fingerprint(program),
-            f"{capacity} {parts} {config.arena()}",
+            f"{capacity} {parts} {config.arena()} {config.check()}",
             target.key,
             cache.generator_digest(),
         ]
@@ -60,13 +61,16 @@ def compile_llvm(program: Program, capacity: int) -> LlvmExecutable:
     found = None if config.dump() else cache.fetch(key)
     if found is not None:
         sizes = Sizes(**found.manifest["sizes"])
-        return LlvmExecutable(program, capacity, engine.load(found.code, target), sizes)
+        names = found.manifest["checked"]
+        checked = None if names is None else Checked(**names)
+        return LlvmExecutable(program, capacity, engine.load(found.code, target), sizes, checked)
     # A second start finds its step on the disk and never loads the compiler.
     compiler = importlib.import_module("lamina.llvm.generate")
     made = compiler.generate(program, capacity, target)
     code = engine.compile_text(made.text, target)
-    cache.store(key, code, {"sizes": made.sizes.__dict__})
-    return LlvmExecutable(program, capacity, engine.load(code, target), made.sizes)
+    names = None if made.checked is None else made.checked.__dict__
+    cache.store(key, code, {"sizes": made.sizes.__dict__, "checked": names})
+    return LlvmExecutable(program, capacity, engine.load(code, target), made.sizes, made.checked)
 
 
 class _Areas:
@@ -131,11 +135,17 @@ class LlvmExecutable(Executable):
     """A compiled program. Calls from several threads run side by side, each on its own memory."""
 
     def __init__(
-        self, program: Program, capacity: int, loaded: engine.Loaded, sizes: Sizes
+        self,
+        program: Program,
+        capacity: int,
+        loaded: engine.Loaded,
+        sizes: Sizes,
+        checked: Checked | None = None,
     ) -> None:
         super().__init__(program, capacity)
         self.loaded = loaded
         self.sizes = sizes
+        self.checked_names = checked
         self.poisoned = config.arena() == "apart"
         self.entry = loaded.address("step")
         self._inputs = _ports(program.inputs)
@@ -292,6 +302,11 @@ class LlvmExecutable(Executable):
         if known is None or not known.are(states):
             known = self._states = _States(states, self.program.updates)
         places = [*known.places, *(array.ctypes.data for array in (*data, *outputs))]
+        fault = FaultArea() if self.checked_names else None
+        before = [state.copy() for state in states] if fault else []
+        if fault:
+            last = min(last, first + 1)  # so that states can be what they were before this step
+            places.append(fault.address)
         with pool.lease(self.threads()) as lease:
             areas = self._areas(lease.threads, POINTERS + len(places))
             if self.poisoned:
@@ -311,6 +326,13 @@ class LlvmExecutable(Executable):
             reached = int(words[STOP])
         with self._lock:
             self._free.append(areas)
+        if fault and self.checked_names:
+            try:
+                fault.check(self.checked_names)
+            except BoundsError:
+                for state, old in zip(states, before, strict=True):
+                    state[...] = old
+                raise
         return min(reached, last)
 
     def threads(self) -> int:

@@ -22,7 +22,6 @@ from lamina.llvm.emit import (
     I32,
     I64,
     MEMORY,
-    POINTER,
     REGISTER,
     Emit,
     Index,
@@ -252,7 +251,7 @@ def load_lanes(
 def sheltered(emit: Emit, start: Place, condition: Value) -> Place:
     """The place if the condition holds, else a block of zeros."""
     zeros = emit.zero_block().pointer
-    return Place(emit.pure(POINTER, "select", condition, start.pointer, zeros))
+    return Place(emit.select(condition, start.pointer, zeros))
 
 
 def store_lanes(

@@ -10,6 +10,7 @@ from lamina.ir.program import Program
 from lamina.llvm import choices, engine, fuse
 from lamina.llvm.arrange import arrange
 from lamina.llvm.control import write_out
+from lamina.llvm.faults import Checked
 from lamina.llvm.host import Target
 from lamina.llvm.lower import Lowered, lower
 from lamina.llvm.plan import Plan, plan
@@ -30,6 +31,7 @@ class Generated:
     text: str
     sizes: Sizes
     tasks: list[tuple[Task, int, int]]
+    checked: Checked | None
 
 
 def generate(
@@ -43,11 +45,29 @@ def generate(
     lowered = lower(simple, capacity, parts)
     planned = plan(lowered, capacity, parts, apart=config.arena() == "apart")
     verify(planned)
-    step = step_text(simple, planned, lowered.inputs, target, profile=profile)
+    checked = config.check() == "bounds"
+    step = step_text(simple, planned, lowered.inputs, target, profile=profile, checked=checked)
     _show(simple, lowered, planned, step.text, target)
     scratch = -(-max(step.scratch_bytes, 1) // 128) * 128
     sizes = Sizes(step.shared_bytes, planned.private_bytes, scratch, planned.threads)
-    return Generated(step.text, sizes, step.tasks)
+    names = _names([task for task, _, _ in step.tasks]) if checked else None
+    return Generated(step.text, sizes, step.tasks, names)
+
+
+def _names(tasks: list[Task]) -> Checked:
+    """What a message says of tasks and operands."""
+    kernels = [
+        " ".join(filter(None, [task.layer or "step", type(task.kernel).__name__, task.label]))
+        for task in tasks
+    ]
+    operands = [
+        [
+            f"operand {number}, {operand.buffer.place} {operand.buffer.type}"
+            for number, operand in enumerate(task.operands)
+        ]
+        for task in tasks
+    ]
+    return Checked(kernels, operands)
 
 
 def _show(program: Program, lowered: Lowered, planned: Plan, text: str, target: Target) -> None:

@@ -97,7 +97,7 @@ def profile(
     generated = time.perf_counter()
     code = engine.compile_text(made.text, target)
     compiled = time.perf_counter()
-    executable = _Profiled(program, capacity, engine.load(code, target), made.sizes)
+    executable = _Profiled(program, capacity, engine.load(code, target), made.sizes, made.checked)
     loaded = time.perf_counter()
     threads = executable.threads()
     count = len(made.tasks) + 1

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lamina.ir.program import Program
-from lamina.llvm import kernels, runtime
-from lamina.llvm.emit import I32, I64, POINTER, Module, Place, Value, index
+from lamina.llvm import faults, kernels, runtime
+from lamina.llvm.checked import CheckedEmit, CheckedModule
+from lamina.llvm.emit import I32, I64, POINTER, Integer, Module, Place, Value, index
 from lamina.llvm.host import Target
 from lamina.llvm.plan import ALIGNMENT, Phase, Plan, row_stride
 from lamina.llvm.task import Loop, Operand, Step, Task
@@ -54,13 +55,16 @@ def step_text(
     target: Target,
     *,
     profile: bool = False,
+    checked: bool = False,
 ) -> StepText:
     """Write the module of a planned program.
 
     profile   count the ticks of every task in the order of `tasks` of the result, which holds
               (task, phase, runs a step). A thread's last slot counts the waiting at barriers
+    checked   compare every access of memory with the extent of its buffer
     """
-    return _Writer(program, plan, inputs, target, profile=profile).run()
+    module = CheckedModule(target) if checked else Module(target)
+    return _Writer(program, plan, inputs, module, profile=profile).run()
 
 
 class _Writer:
@@ -69,15 +73,15 @@ class _Writer:
         program: Program,
         plan: Plan,
         inputs: list[Buffer],
-        target: Target,
+        module: Module,
         *,
         profile: bool,
     ) -> None:
-        self.program, self.plan, self.target, self.profile = program, plan, target, profile
+        self.program, self.plan, self.profile = program, plan, profile
+        self.module, self.target = module, module.target
         self.tasks: dict[Task, int] = {}
         self.numbered: list[tuple[Task, int, int]] = []
         self.inputs = inputs
-        self.module = Module(target)
         self.names: dict[object, str] = {}
         self.scratch = 0
         self.staged: dict[int, int] = {}
@@ -127,6 +131,7 @@ class _Writer:
             "one",
             [(POINTER, "args"), (I64, "tid"), (I64, "threads"), (I64, "number")],
             internal=True,
+            outermost=True,
         )
         self.emit = emit
         args, self.tid, self.threads, number = emit.parameters
@@ -144,6 +149,7 @@ class _Writer:
         self.order = self._word(ORDER)
         self.gathers = self.order.differs(0)
         self._bases: dict[Buffer, Value] = {}
+        self._report(faults.ROWS)
         for buffer in self._outside_buffers():
             self._bases[buffer] = self._outside(buffer)
         phases = self.plan.phases
@@ -160,6 +166,12 @@ class _Writer:
         """Whether the first phase may read input rows that another thread gathered."""
         by_all = any(b.place == "input" for step in phase.shared for b in step.read_buffers())
         return bool(self.staged) and (phase.in_parts or by_all)
+
+    def _report(self, task: int) -> None:
+        """In a checked build, say what the accesses from here on belong to."""
+        if isinstance(self.emit, CheckedEmit):
+            slots = self.states + len(self.inputs) + len(self.program.outputs)
+            self.emit.report(self._word_pointer(POINTERS + slots), task)
 
     def _scratch_stride(self) -> int:
         return -(-max(self.scratch, 1) // 128) * 128
@@ -258,7 +270,7 @@ class _Writer:
         return base.step(self.part, self._partial_bytes(buffer))
 
     def _run_rows(self, phase: Phase, low: Value, high: Value) -> None:
-        self.block_start = low
+        self.block_start, self.block = low, phase.block
         for step in phase.rows:
             self._run(step, low, high)
 
@@ -266,6 +278,7 @@ class _Writer:
         """Copy rows in the order asked for to where the kernels read them."""
         emit = self.emit
         order = Place(emit.effect(POINTER, f"inttoptr i64 {self.order.text} to ptr"))
+        total = self._word(TOTAL) if isinstance(emit, CheckedEmit) else None
         with emit.loop(low, high) as row:
             here = index(row.index).on(emit)
             source = emit.load(order.step(self.start + here, 8), I64)
@@ -273,6 +286,8 @@ class _Writer:
                 buffer = self.inputs[slot]
                 stride = row_stride(buffer, self.plan.capacity)
                 base = self._word_pointer(POINTERS + self.states + slot)
+                if isinstance(emit, CheckedEmit) and total is not None:
+                    base = emit.bounded(base, base, total * stride, slot)
                 target = Place(self.shared_base, offset).step(here, stride)
                 emit.copy(target, Place(base).step(source, stride), stride)
 
@@ -282,7 +297,7 @@ class _Writer:
         emit = self.emit
         lone = [step for step in phase.shared if step.mode == "single"]
         split = [step for step in phase.shared if step.mode == "units"]
-        self.block_start = emit.value(0, I64)
+        self.block_start, self.block = emit.value(0, I64), 0
         self.part = emit.value(0, I64)
         if lone:
             with emit.when(self.tid.equal(0)):
@@ -350,8 +365,13 @@ class _Writer:
         emit = self.emit
         pointers = [self._pointer(task, i, operand) for i, operand in enumerate(task.operands)]
         name = self.names[task.kernel]
+        scratch = self.scratch_base
+        if isinstance(emit, CheckedEmit):
+            size = kernels.scratch_bytes(task.kernel, self.target)
+            scratch = emit.bounded(scratch, scratch, size, faults.SCRATCH)
+            self._report(self.tasks[task])
         start = self._ticks()
-        emit.call(name, "void", *pointers, self.scratch_base, low, high, self.rows)
+        emit.call(name, "void", *pointers, scratch, low, high, self.rows)
         self._count(self.tasks[task], start)
 
     def _pointer(self, task: Task, position: int, operand: Operand) -> Value:
@@ -368,13 +388,33 @@ class _Writer:
                 place = Place(self._bases[buffer])
         for number, stride in operand.loops:
             place = place.step(self._times[number], stride * itemsize(buffer.type.dtype))
+        if isinstance(self.emit, CheckedEmit):
+            own_part = task.mode == "parts" and position in task.writes
+            begin, size = self._extent_of(buffer, own_part=own_part)
+            return self.emit.bounded(place.pointer, begin, size, position)
         return place.pointer
+
+    def _extent_of(self, buffer: Buffer, *, own_part: bool) -> tuple[Value, Integer]:
+        """Where the memory of a buffer begins that a task may touch now, and its bytes."""
+        capacity = self.plan.capacity
+        whole = buffer.elements(capacity) * itemsize(buffer.type.dtype)
+        if buffer.place == "private":
+            begin = Place(self.private_base, buffer.offset)
+            return begin.pointer, self.block * row_stride(buffer, capacity)
+        if buffer.place == "shared":
+            if buffer.parts and own_part:
+                return self._partial_place(buffer).pointer, self._partial_bytes(buffer)
+            return Place(self.shared_base, buffer.offset).pointer, whole
+        if buffer.place != "state" and buffer.type.batch_axis == 0:
+            return self._bases[buffer], self.rows * row_stride(buffer, capacity)
+        return self._bases[buffer], whole
 
     # ------------------------------------------------------------------ the entry
 
     def _entry(self) -> None:
         """`step(args, tid, threads)`: one step after another until STOP."""
-        emit = self.module.function("step", [(POINTER, "args"), (I64, "tid"), (I64, "threads")])
+        parameters = [(POINTER, "args"), (I64, "tid"), (I64, "threads")]
+        emit = self.module.function("step", parameters, outermost=True)
         self.emit = emit
         args, tid, threads = emit.parameters
         self.args, self.tid = Place(args), tid

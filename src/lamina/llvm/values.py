@@ -90,6 +90,9 @@ class Writer(Protocol):
     def value(self, operand: Operand | Index, kind: str) -> Value:
         """The operand as a value of this type."""
 
+    def moved(self, kind: str, text: str, base: Value, depth: int) -> Value:
+        """An address computed from another."""
+
 
 class Value:
     """A typed result. Numbers beside it take its type; operators emit one instruction."""
@@ -305,11 +308,11 @@ class Place:
         if stride < 0:
             value = 0 - value
         depth = max(self.base.depth, value.depth)
-        return Place(emit.op(POINTER, text + value.text, depth), offset)
+        return Place(emit.moved(POINTER, text + value.text, self.base, depth), offset)
 
     @property
     def pointer(self) -> Value:
         if self.offset == 0:
             return self.base
         text = f"getelementptr i8, ptr {self.base.text}, i64 {self.offset}"
-        return self.base.emit.op(POINTER, text, self.base.depth)
+        return self.base.emit.moved(POINTER, text, self.base, self.base.depth)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 
 from lamina.llvm import maths
-from lamina.llvm.emit import I32, I64, MEMORY, POINTER, Emit, Index, Module, Place, Value, vector
+from lamina.llvm.emit import I32, I64, MEMORY, Emit, Index, Module, Place, Value, vector
 from lamina.llvm.expression import from_memory, to_memory
 from lamina.llvm.kernel import WindowGradient
 from lamina.llvm.kernels.nest import Axis, Frame, Span, open_kernel, sweep
@@ -194,7 +194,7 @@ def _give_to_winner(
     for number, (offset, here) in enumerate(zip(offsets, inside, strict=True)):
         place = (image + offset).step(span.index, size)
         if here is not None:
-            place = Place(emit.pure(POINTER, "select", here, place.pointer, zeros))
+            place = Place(emit.select(here, place.pointer, zeros))
         kind = vector(MEMORY[kernel.dtype], span.lanes)
         value = from_memory(emit, emit.load(place, kind, mask=span.mask), kernel.dtype)
         cell = emit.value(number, vector(I32, span.lanes))
