@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "lamina"
 # Lowest floor first; within a floor, left to right. A room is a module or a folder of modules;
 # "a.b" is a room inside a folder that other rooms of the same floor share.
 FLOORS: list[list[str]] = [
-    ["errors", "config", "types", "tree"],
+    ["errors", "locks", "config", "types", "tree"],
     ["ir"],
     ["transform"],
     ["executor", "reference", "llvm", "xla"],

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import inspect
 import re
-import threading
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from lamina.errors import layout, near_matches
+from lamina.locks import process_lock
 from lamina.serialization import UnknownObjectError, deserialize_keras_object, get_registered_object
 
 _used: Counter[str] = Counter()
-_lock = threading.Lock()
+_lock = process_lock()
 
 
 def to_snake_case(name: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import random as python_random
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from lamina.errors import DtypeError, ShapeError
 from lamina.ir import elementary, movement
 from lamina.ir import random as bits
 from lamina.ir.graph import Node, constant
+from lamina.locks import process_lock
 from lamina.ops.creation import as_shape
 from lamina.ops.sorting import shuffled_positions
 from lamina.tensor import Tensor, Variable, as_dtype, cast, convert, operands, values
@@ -31,7 +31,7 @@ _STRIDE = 1 << 16
 _MASK = (1 << 64) - 1
 
 _seeds = python_random.Random()
-_lock = threading.Lock()
+_lock = process_lock()
 
 
 def set_seed(seed: int) -> None:

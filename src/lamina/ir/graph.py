@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import struct
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -20,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lamina.errors import ShapeError
+from lamina.locks import process_lock
 from lamina.types import Type, numpy_dtype, static_shape
 
 Vjp = Sequence["Node | None"]
@@ -86,7 +86,7 @@ class Node:
 
 
 _table: weakref.WeakValueDictionary[tuple[Any, ...], Node] = weakref.WeakValueDictionary()
-_lock = threading.Lock()
+_lock = process_lock()
 _scope: ContextVar[str] = ContextVar("lamina_scope", default="")
 _HERE = __file__.rsplit("/ir/", 1)[0].rsplit("\\ir\\", 1)[0]
 

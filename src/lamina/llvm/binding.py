@@ -8,11 +8,12 @@ child would inherit a lock that nobody gives back.
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from typing import Any
 
-_lock = threading.RLock()
+from lamina.locks import process_lock
+
+_lock = process_lock()
 
 
 def lock() -> threading.RLock:
@@ -48,11 +49,3 @@ def version() -> str:
     import llvmlite
 
     return f"llvmlite {llvmlite.__version__}"
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_lock.acquire,
-        after_in_parent=_lock.release,
-        after_in_child=_lock.release,
-    )

@@ -39,6 +39,7 @@ from lamina.llvm.host import Target
 from lamina.llvm.loader import Image
 from lamina.llvm.split import split
 from lamina.llvm.symbols import symbols
+from lamina.locks import process_lock
 
 # What the C library gives on every system; LLVM calls them for copies of unknown length.
 ALLOWED_SYMBOLS = frozenset({"memcpy", "memmove", "memset"})
@@ -158,9 +159,14 @@ def _emit_parts(texts: list[str], target: Target, passes: Sequence[str], level: 
                 failures.append(failure)
 
     count = min(len(texts), config.threads() or host.cores())
-    others = [threading.Thread(target=work, name="lamina-compiler") for _ in range(count - 1)]
-    for thread in others:
-        thread.start()
+    others = []
+    for _ in range(count - 1):
+        thread = threading.Thread(target=work, name="lamina-compiler")
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no more threads: fewer make the same objects
+            break
+        others.append(thread)
     work()
     for thread in others:
         thread.join()
@@ -261,15 +267,38 @@ class _JitMemory:
             return int(self._engine.get_function_address(name))
 
     def close(self) -> None:
-        """Give the memory back."""
-        with binding.lock():
-            self._engine.close()
-            self._context.close()
+        """Give the memory back, at the latest when other code is loaded."""
+        _unused.append((self._engine, self._context))
+        _close_unused()
 
     def forget(self) -> None:
         """Leave the memory as it is for good."""
         self._engine.detach()
         self._context.detach()
+
+
+# Engines with their contexts that wait to be closed.
+_unused: list[tuple[Any, Any]] = []
+
+
+def _close_unused() -> None:
+    """Close what nobody uses, unless another thread is in LLVM.
+
+    A finaliser must not wait for the lock: the garbage collector may run it on a thread for which
+    the one that holds the lock is waiting.
+    """
+    if not binding.lock().acquire(blocking=False):
+        return
+    try:
+        while _unused:
+            engine, context = _unused.pop()
+            engine.close()
+            context.close()
+    finally:
+        binding.lock().release()
+
+
+_leasing = process_lock()
 
 
 class Loaded:
@@ -285,7 +314,6 @@ class Loaded:
         self._memory: Image | _JitMemory | None = memory
         self._leases = 0
         self._closing = False
-        self._lock = threading.Lock()
 
     def address(self, name: str) -> int:
         """Where the function `name` begins; EngineError if there is none, or after `close`."""
@@ -299,14 +327,14 @@ class Loaded:
 
     def lease(self) -> Lease:
         """Keep the memory until the lease ends; EngineError after `close`."""
-        with self._lock:
+        with _leasing:
             if self._closing:
                 raise EngineError("llvm: a lease was asked for after the code was closed.")
             self._leases += 1
         return Lease(self)
 
     def _give_back(self) -> None:
-        with self._lock:
+        with _leasing:
             self._leases -= 1
             free = self._closing and self._leases == 0
         if free:
@@ -314,7 +342,7 @@ class Loaded:
 
     def close(self) -> None:
         """Free the memory, now or when the last lease ends. May be called again."""
-        with self._lock:
+        with _leasing:
             free = not self._closing and self._leases == 0
             self._closing = True
         if free:
@@ -388,6 +416,7 @@ def load(
     if not by_llvm:
         return Loaded(loader.Image(code, _outside))
     with binding.lock():
+        _close_unused()
         return Loaded(_JitMemory(code, target))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import operator
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -152,7 +151,6 @@ class LlvmExecutable(Executable):
         self._outputs = _ports(program.outputs)
         self._states: _States | None = None
         self._free: list[_Areas] = []
-        self._lock = threading.Lock()
 
     def __call__(self, inputs: Sequence[Array], states: Sequence[Array]) -> list[Array]:
         rows, known = self._fitting(inputs), self._states
@@ -324,8 +322,7 @@ class LlvmExecutable(Executable):
             with self.loaded.lease():
                 lease.run(self.entry, areas.table)
             reached = int(words[STOP])
-        with self._lock:
-            self._free.append(areas)
+        self._free.append(areas)
         if fault and self.checked_names:
             try:
                 fault.check(self.checked_names)
@@ -343,11 +340,11 @@ class LlvmExecutable(Executable):
         """Fill in further words of a call's table; a profiled step has one."""
 
     def _areas(self, threads: int, words: int) -> _Areas:
-        with self._lock:
-            for position, areas in enumerate(self._free):
-                if areas.threads >= threads:
-                    return self._free.pop(position)
-        return _Areas(self.sizes, words, threads)
+        try:  # one operation of a list needs no lock, which a fork might leave locked
+            areas = self._free.pop()
+        except IndexError:
+            return _Areas(self.sizes, words, threads)
+        return areas if areas.threads >= threads else _Areas(self.sizes, words, threads)
 
 
 def _ports(nodes: Sequence[Node]) -> list[_Port] | None:

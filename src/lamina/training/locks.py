@@ -5,63 +5,72 @@ from __future__ import annotations
 import threading
 from collections import deque
 
+_LOOK_SECONDS = 0.1  # how often one who waits looks whether a turn was lost
+
+
+class _Turn:
+    """One thread's place in the queue."""
+
+    __slots__ = ("come", "thread", "writes")
+
+    def __init__(self, thread: int, *, writes: bool) -> None:
+        self.thread = thread
+        self.writes = writes
+        self.come = threading.Event()
+
 
 class ReadWriteLock:
     """Readers of a model run together; a writer waits for them and excludes them.
 
     Whoever asks waits behind those who asked before, so that a training loop, which takes the lock
     again at once, lets predictions in between its native calls. One thread never asks twice.
+
+    An interrupt (Ctrl-C) may strike between any two instructions in here, also where the lock is
+    given back. So all that counts is who holds it: a thread that asks while it is still in the list
+    has lost its turn to an interrupt, and who waits looks again from time to time.
     """
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._waiting: deque[tuple[bool, threading.Event]] = deque()
-        self._readers = 0
-        self._writing = False
+        self._guard = threading.RLock()
+        self._waiting: deque[_Turn] = deque()
+        self._holders: dict[int, bool] = {}  # thread -> whether it writes
 
     def _enter(self, *, writes: bool) -> None:
+        thread = threading.get_ident()
         with self._guard:
+            self._holders.pop(thread, None)
             if not self._waiting and self._free_for(writes):
-                self._take(writes)
+                self._holders[thread] = writes
                 return
-            turn = threading.Event()
-            self._waiting.append((writes, turn))
-        try:
-            turn.wait()
-        except BaseException:  # an interrupt while waiting leaves the queue as if never joined
+            turn = _Turn(thread, writes=writes)
+            self._waiting.append(turn)
+            self._admit()
+        while not turn.come.wait(_LOOK_SECONDS):
             with self._guard:
-                if turn.is_set():
-                    self._leave_locked(writes)
-                else:
-                    self._waiting.remove((writes, turn))
-                    self._admit()
-            raise
+                self._admit()
 
     def _free_for(self, writes: bool) -> bool:
-        return not self._writing and (not writes or self._readers == 0)
-
-    def _take(self, writes: bool) -> None:
-        if writes:
-            self._writing = True
-        else:
-            self._readers += 1
+        return not self._holders if writes else not any(self._holders.values())
 
     def _admit(self) -> None:
-        while self._waiting and self._free_for(self._waiting[0][0]):
-            writes, turn = self._waiting.popleft()
-            self._take(writes)
-            turn.set()
+        """Let in who waits longest, as far as that is possible."""
+        while self._waiting:
+            turn = self._waiting[0]
+            if turn.thread not in self._holders:
+                if not self._free_for(turn.writes):
+                    return
+                self._holders[turn.thread] = turn.writes
+            turn.come.set()
+            self._waiting.popleft()
 
-    def _leave_locked(self, writes: bool) -> None:
-        if writes:
-            self._writing = False
-        else:
-            self._readers -= 1
-        self._admit()
-
-    def _leave(self, *, writes: bool) -> None:
+    def _leave(self) -> None:
+        thread = threading.get_ident()
         with self._guard:
-            self._leave_locked(writes)
+            self._holders.pop(thread, None)
+            if self._waiting:
+                # Interrupted while it waited, the thread stands there itself.
+                self._waiting = deque(turn for turn in self._waiting if turn.thread != thread)
+                self._admit()
 
     def reading(self) -> Held:
         """A `with` block that holds the lock together with other readers."""
@@ -81,7 +90,11 @@ class Held:
         self._lock, self._writes = lock, writes
 
     def __enter__(self) -> None:
-        self._lock._enter(writes=self._writes)
+        try:
+            self._lock._enter(writes=self._writes)
+        except BaseException:  # an interrupt, before or behind the turn
+            self._lock._leave()
+            raise
 
     def __exit__(self, *exception: object) -> None:
-        self._lock._leave(writes=self._writes)
+        self._lock._leave()
