@@ -21,13 +21,13 @@ from lamina import config, tree
 from lamina.errors import ShapeError, TraceError, layout
 from lamina.executor import Executable
 from lamina.ir import scalar
-from lamina.ir.control import While
+from lamina.ir.control import bodies
 from lamina.ir.graph import Input, Node, apply, constant, input_node, toposort
 from lamina.ir.program import Program
 from lamina.reference import compile_reference
 from lamina.tensor import values
 from lamina.tensor.broadcasting import broadcast_to
-from lamina.tensor.marks import Interpreted, Mark, bodies, unmarked
+from lamina.tensor.marks import Interpreted, Mark, unmarked
 from lamina.tensor.tensor import Tensor, convert
 from lamina.tensor.variable import Variable
 from lamina.transform.gradient import gradients
@@ -217,8 +217,8 @@ def captured(value: np.ndarray) -> Variable:
 def executor_for(program: Program, capacity: int) -> Executable:
     """Compile a program for up to `capacity` rows, with the executor of the configuration.
 
-    A program with an op that only NumPy can compute (a factorisation, a `while_loop`) runs on the
-    reference executor, with a warning.
+    A program with an op that only NumPy can compute (a factorisation) runs on the reference
+    executor, with a warning.
     """
     if config.executor() == "reference":
         return compile_reference(program, capacity)
@@ -240,7 +240,7 @@ def interpreted(roots: Sequence[Node]) -> set[str]:
     """The names of the ops that have a meaning in NumPy, but no kernel."""
     found: set[str] = set()
     for node in toposort(roots):
-        if isinstance(node.op, (While, Interpreted)):
+        if isinstance(node.op, Interpreted):
             found.add(node.op.name)
         for body in bodies(node.op).values():
             found |= interpreted(body.results)

@@ -265,6 +265,26 @@ def test_an_interrupt_in_fit_leaves_the_model_usable():
 
 
 @needs_signals
+def test_a_loop_that_never_ends_can_be_interrupted():
+    program = """
+        from lamina import ops
+        state = lamina.Variable(np.float32(5.0))
+        @lamina.function
+        def count(limit):
+            state.assign(state + 1.0)
+            return ops.while_loop(lambda i: i < limit, lambda i: (i + 1.0) % 1000.0, state * 0.0)
+        assert count(np.float32(20.0)).numpy() == 20 and state.numpy() == 6
+        threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        try:
+            count(np.float32(2000.0))
+        except KeyboardInterrupt:
+            print("interrupted", state.numpy())
+        print(count(np.float32(30.0)).numpy(), state.numpy())
+    """
+    assert outcome(program) == (0, "interrupted 6.0\n30.0 7.0\n", "")
+
+
+@needs_signals
 def test_interrupts_at_any_moment_never_lock_a_model():
     """Ctrl-C strikes anywhere in calls of `predict` and `fit`; the next call gets its turn."""
     program = """

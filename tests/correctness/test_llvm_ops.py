@@ -20,8 +20,6 @@ SAMPLES = [
     pytest.param(op, specifications, id=f"{number}-{op}"[:70])
     for number, (op, specifications) in enumerate(every_sample())
 ]
-# Ops without a native kernel: a loop whose length is known only when it runs.
-NOT_NATIVE = {"While"}
 
 
 def program_of(op, specifications):
@@ -54,8 +52,6 @@ def agree(found, expected, dtype, scale=64):
 
 @pytest.mark.parametrize(("op", "specifications"), SAMPLES)
 def test_native_code_means_what_numpy_means(op, specifications, rng):
-    if type(op).__name__ in NOT_NATIVE:
-        pytest.skip("not compiled natively")
     program = program_of(op, specifications)
     compiled = compile_llvm(program, CAPACITY)
     reference = compile_reference(program, CAPACITY)
@@ -74,8 +70,6 @@ NARROW = [name for name in ("avx2", "sse2") if host.can_run(host.target(name))]
 @pytest.mark.parametrize("cpu", NARROW)
 @pytest.mark.parametrize(("op", "specifications"), SAMPLES[::7])
 def test_every_vector_width_gives_the_same_values(op, specifications, cpu, rng):
-    if type(op).__name__ in NOT_NATIVE:
-        pytest.skip("not compiled natively")
     program = program_of(op, specifications)
     arrays = [draw(s, rng, 3) for s in specifications]
     with config.override(cpu=cpu):

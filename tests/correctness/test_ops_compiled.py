@@ -83,7 +83,6 @@ def test_ops_that_need_values_say_so_in_a_trace(name):
 @pytest.mark.parametrize(
     ("function", "name"),
     [
-        (lambda x: ops.while_loop(lambda y: ops.sum(y) < 100.0, lambda y: y * 2.0, x), "while"),
         (lambda x: ops.inv(x + 3.0 * ops.eye(3)), "inv"),
         (lambda x: ops.map(lambda y: ops.det(y + 3.0 * ops.eye(3)), x[None]), "det"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -207,6 +208,21 @@ class While(Op):
 
     def at(self, rows: int) -> While:
         return replace(self, test=self.test.at(rows), body=self.body.at(rows))
+
+
+def bodies(op: Op) -> dict[str, Body]:
+    """The closed graphs inside an op (a loop, a branch), by the names of its fields."""
+    found = {name.name: getattr(op, name.name) for name in dataclasses.fields(op)}
+    return {name: value for name, value in found.items() if isinstance(value, Body)}
+
+
+def endless(roots: Sequence[Node]) -> bool:
+    """Whether a loop of unknown length is among what the roots need, or inside of a body there."""
+    return any(
+        isinstance(node.op, While)
+        or any(endless(body.results) for body in bodies(node.op).values())
+        for node in toposort(roots)
+    )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lamina.ir.contractions import ConvFilterGrad, Dot
-from lamina.ir.control import Body, Scan
+from lamina.ir.control import Body, Scan, While
 from lamina.ir.elementary import HALVES, Reduce
 from lamina.ir.graph import Node, Op, Pick, apply, pick, rewrite
 from lamina.ir.indexing import Scatter
@@ -35,8 +35,11 @@ def arrange(roots: Sequence[Node]) -> list[Node]:
         if isinstance(op, Scatter):
             return _axis_first(node, op)
         if isinstance(op, Scan):
-            body = Body(op.body.parameters, tuple(arrange(op.body.results)))
+            body = _arranged(op.body)
             return node if body == op.body else apply(replace(op, body=body), *node.inputs)
+        if isinstance(op, While):
+            loop = While(_arranged(op.test), _arranged(op.body), op.carries)
+            return node if loop == op else apply(loop, *node.inputs)
         if isinstance(op, (Reduce, Dot, ConvFilterGrad)):
             return _summed_wide(node)
         if not isinstance(op, (Sort, TopK, Cumulative)):
@@ -52,6 +55,10 @@ def arrange(roots: Sequence[Node]) -> list[Node]:
         return node
 
     return rewrite(roots, visit)
+
+
+def _arranged(body: Body) -> Body:
+    return Body(body.parameters, tuple(arrange(body.results)))
 
 
 def _along(op: Sort | TopK | Cumulative, x: Type) -> tuple[tuple[int, ...], Op] | None:

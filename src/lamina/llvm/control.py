@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lamina.ir.control import Body, Composite, Cond, Scan, inline
+from lamina.ir.control import Body, Composite, Cond, Scan, While, inline
 from lamina.ir.elementary import broadcast
 from lamina.ir.graph import Node, Pick, apply, rewrite
 from lamina.ir.scalar import where
@@ -30,11 +30,14 @@ def write_out(roots: Sequence[Node]) -> list[Node]:
                     where(broadcast(flag, a.shape, ()), a, b) for a, b in zip(yes, no, strict=True)
                 )
             case Scan(body=body):
-                inner = Body(body.parameters, tuple(write_out(body.results)))
+                inner = _written_out(body)
                 if inner == body:
                     return node
                 op = Scan(inner, node.op.length, node.op.reverse, node.op.carries, node.op.elements)
                 return apply(op, *node.inputs)
+            case While(test=test, body=body):
+                loop = While(_written_out(test), _written_out(body), node.op.carries)
+                return node if loop == node.op else apply(loop, *node.inputs)
             case Pick(index=index) if node.inputs[0] in results:
                 return results[node.inputs[0]][index]
             case _:
@@ -45,3 +48,7 @@ def write_out(roots: Sequence[Node]) -> list[Node]:
         return node
 
     return rewrite(roots, visit)
+
+
+def _written_out(body: Body) -> Body:
+    return Body(body.parameters, tuple(write_out(body.results)))

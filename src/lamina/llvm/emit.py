@@ -63,6 +63,7 @@ __all__ = [
     "Module",
     "Operand",
     "Place",
+    "Repeat",
     "Target",
     "Value",
     "When",
@@ -608,6 +609,15 @@ class Emit:
         """
         return Loop(self, index(start), index(stop), step, list(carry), nonempty=nonempty)
 
+    def repeat(self) -> Repeat:
+        """Run the block again and again, until a condition that it states fails.
+
+        with emit.repeat() as again:
+            again.only_if(emit.load(place, "i8").differs(0))
+            ...
+        """
+        return Repeat(self)
+
     def when(self, condition: Value) -> When:
         """Run the block only if the condition (i1) holds."""
         return When(self, condition)
@@ -733,6 +743,40 @@ def _only_lane(mask: str) -> int | None:
     if lanes.count("i1 true") != 1 or lanes.count("i1 false") != len(lanes) - 1:
         return None
     return lanes.index("i1 true")
+
+
+class Repeat:
+    """A loop of unknown length under construction; see `Emit.repeat`."""
+
+    def __init__(self, emit: Emit) -> None:
+        self.emit = emit
+        self._head = self._after = ""
+
+    def __enter__(self) -> Self:
+        emit = self.emit
+        self._head, self._after = emit.label(), emit.label()
+        emit.open_scope()
+        emit.effect("void", f"br label %{self._head}")
+        emit.begin(self._head)
+        return self
+
+    def only_if(self, condition: Value) -> None:
+        """Leave the loop here where the condition (i1) does not hold."""
+        body = self.emit.label()
+        branch = f"br i1 {condition.text}, label %{body}, label %{self._after}"
+        self.emit.effect("void", branch)
+        self.emit.begin(body)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.emit.effect("void", f"br label %{self._head}")
+            self.emit.close_scope()
+            self.emit.begin(self._after)
 
 
 class When:

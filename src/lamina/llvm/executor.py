@@ -6,8 +6,10 @@ on disk under the program's digest, so a second start only loads it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import operator
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +20,11 @@ import numpy as np
 from lamina import config
 from lamina.errors import ShapeError, layout
 from lamina.executor import Array, Executable
+from lamina.ir.control import endless
 from lamina.ir.graph import Node
 from lamina.ir.program import Program
 from lamina.llvm import cache, choices, engine, host, pool
-from lamina.llvm.faults import BoundsError, Checked, FaultArea
+from lamina.llvm.faults import Checked, FaultArea
 from lamina.llvm.fingerprint import fingerprint
 from lamina.llvm.words import (
     BATCH,
@@ -145,6 +148,7 @@ class LlvmExecutable(Executable):
         self.loaded = loaded
         self.sizes = sizes
         self.checked_names = checked
+        self.endless = endless(program.roots)
         self.poisoned = config.arena() == "apart"
         self.entry = loaded.address("step")
         self._inputs = _ports(program.inputs)
@@ -301,9 +305,11 @@ class LlvmExecutable(Executable):
             known = self._states = _States(states, self.program.updates)
         places = [*known.places, *(array.ctypes.data for array in (*data, *outputs))]
         fault = FaultArea() if self.checked_names else None
-        before = [state.copy() for state in states] if fault else []
+        before: list[Array] = []
+        if fault or self.endless:  # states are given back as they were before a step that fails
+            last = min(last, first + 1)
+            before = [state.copy() for state in states]
         if fault:
-            last = min(last, first + 1)  # so that states can be what they were before this step
             places.append(fault.address)
         with pool.lease(self.threads()) as lease:
             areas = self._areas(lease.threads, POINTERS + len(places))
@@ -319,18 +325,34 @@ class LlvmExecutable(Executable):
             words[WATCHED] = 0 if stop_on is None else known.places[stop_on]
             words[POINTERS:] = places
             self.prepare(words)
-            with self.loaded.lease():
-                lease.run(self.entry, areas.table)
-            reached = int(words[STOP])
-        self._free.append(areas)
-        if fault and self.checked_names:
             try:
-                fault.check(self.checked_names)
-            except BoundsError:
-                for state, old in zip(states, before, strict=True):
+                with self.loaded.lease():
+                    self._run(lease, areas)
+                if fault and self.checked_names:
+                    fault.check(self.checked_names)
+            except BaseException:
+                for state, old in zip(states, before, strict=False):
                     state[...] = old
                 raise
+            reached = int(words[STOP])
+        self._free.append(areas)
         return min(reached, last)
+
+    def _run(self, lease: pool.Lease, areas: _Areas) -> None:
+        """Run a call; one that need not end is left to a thread, so that Ctrl-C can end it."""
+        if not self.endless:
+            lease.run(self.entry, areas.table)
+            return
+        worker = threading.Thread(target=lease.run, args=(self.entry, areas.table))
+        worker.start()
+        try:
+            worker.join()
+        except BaseException:
+            areas.words[STOP] = areas.words[FIRST]
+            while worker.is_alive():
+                with contextlib.suppress(KeyboardInterrupt):
+                    worker.join()
+            raise
 
     def threads(self) -> int:
         """On how many threads a call may run."""

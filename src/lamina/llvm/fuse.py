@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from lamina.ir.contractions import Conv, ConvFilterGrad, ConvInputGrad, Dot, Window
-from lamina.ir.control import Scan
+from lamina.ir.control import Scan, While
 from lamina.ir.elementary import SCALARS, Broadcast, Map, Reduce
 from lamina.ir.graph import Const, Input, Node, Pick, Rows, toposort, users
 from lamina.ir.indexing import DynamicSlice, DynamicUpdate, Gather, Scatter
@@ -125,7 +125,7 @@ class Fuser:
                 self.needs.update(node.inputs)
             elif isinstance(op, (Reduce, ArgReduce, Concat, Pad, Pick, *LEAVES)):
                 pass
-            elif isinstance(op, (Window, WindowArgMax, Scan)):
+            elif isinstance(op, (Window, WindowArgMax, Scan, While)):
                 self.needs.update(node.inputs)
             elif isinstance(op, (Gather, DynamicSlice)):
                 self.needs.add(node.inputs[0])

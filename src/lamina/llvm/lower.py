@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from lamina.errors import ShapeError
 from lamina.ir.contractions import WindowGrad
-from lamina.ir.control import Scan
+from lamina.ir.control import Scan, While
 from lamina.ir.graph import Input, Node
 from lamina.ir.indexing import Scatter
 from lamina.ir.movement import Concat, Pad
@@ -22,7 +22,7 @@ from lamina.ir.winners import WinnerFilterGrad, WinnerInputGrad
 from lamina.llvm.body import BodyBuilder, Operands
 from lamina.llvm.fuse import Fusion, Group
 from lamina.llvm.lowering.contractions import lower_contraction
-from lamina.llvm.lowering.loops import lower_scan
+from lamina.llvm.lowering.loops import lower_scan, lower_while
 from lamina.llvm.lowering.movements import lower_concat, lower_interior_pad, lower_scatter
 from lamina.llvm.lowering.order import lower_cumulative, lower_sort
 from lamina.llvm.lowering.reductions import lower_reduction, lower_rows
@@ -155,6 +155,8 @@ class Lowering(Workspace):
                 lower_sort(self, node, group)
             case Scan():
                 lower_scan(self, node, node.op, group)
+            case While():
+                lower_while(self, node, node.op, group)
             case _:
                 raise ShapeError(f"the llvm executor has no kernel for {node.op.name}")
 

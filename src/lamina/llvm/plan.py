@@ -80,8 +80,9 @@ class Plan:
 
 def _describe(step: Step, indent: str) -> list[str]:
     if isinstance(step, Loop):
-        head = f"{indent}{step.mode:6} loop {step.number} of {step.length}"
-        return [head, *(line for inner in step.body for line in _describe(inner, indent + "  "))]
+        times = f"of {step.length}" if step.test is None else f"while {step.test.label}"
+        head = f"{indent}{step.mode:6} loop {step.number} {times}"
+        return [head, *(line for s in step.steps() for line in _describe(s, indent + "  "))]
     names = [
         f"{'>' if i in step.writes else ''}{o.buffer.label}@{o.buffer.place}"
         for i, o in enumerate(step.operands)
@@ -383,7 +384,7 @@ def _same_place(load: Load, store: Store, space: Sequence[Dimension]) -> bool:
 
 def _rename(step: Step, renamed: dict[Buffer, Buffer]) -> None:
     if isinstance(step, Loop):
-        for inner in step.body:
+        for inner in step.steps():
             _rename(inner, renamed)
         return
     step.operands = tuple(

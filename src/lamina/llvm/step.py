@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from lamina.ir.program import Program
 from lamina.llvm import faults, kernels, runtime
 from lamina.llvm.checked import CheckedEmit, CheckedModule
-from lamina.llvm.emit import I32, I64, POINTER, Integer, Module, Place, Value, index
+from lamina.llvm.emit import I8, I32, I64, POINTER, Integer, Module, Place, Value, index
 from lamina.llvm.host import Target
 from lamina.llvm.plan import ALIGNMENT, Phase, Plan, row_stride
 from lamina.llvm.task import Loop, Operand, Step, Task
@@ -107,7 +107,7 @@ class _Writer:
 
     def _kernels(self, step: Step, phase: int, times: int) -> None:
         if isinstance(step, Loop):
-            for inner in step.body:
+            for inner in step.steps():
                 self._kernels(inner, phase, times * step.length)
             return
         self._kernel(step)
@@ -135,6 +135,7 @@ class _Writer:
         )
         self.emit = emit
         args, self.tid, self.threads, number = emit.parameters
+        self.number = number
         self.args = Place(args)
         self.sync = self._word_pointer(SYNC)
         batch, total = self._word(BATCH), self._word(TOTAL)
@@ -352,6 +353,9 @@ class _Writer:
 
     def _run_loop(self, loop: Loop, low: Value | None, high: Value | None) -> None:
         emit = self.emit
+        if loop.test is not None:
+            self._run_while(loop, loop.test, low, high)
+            return
         with emit.loop(0, loop.length) as counter:
             step = index(counter.index).on(emit)
             time = (loop.length - 1) - step if loop.reverse else step
@@ -360,6 +364,17 @@ class _Writer:
             for inner in loop.body:
                 self._run(inner, low, high)
             self._times = outer
+
+    def _run_while(self, loop: Loop, test: Buffer, low: Value | None, high: Value | None) -> None:
+        """Go on as long as the test holds and the caller has not called the step off."""
+        emit = self.emit
+        with emit.repeat() as again:
+            for inner in loop.head:
+                self._run(inner, low, high)
+            holds = emit.load(Place(self.shared_base, test.offset), I8).differs(0)
+            again.only_if(holds & (self.number < self._word(STOP)))
+            for inner in loop.body:
+                self._run(inner, low, high)
 
     def _call(self, task: Task, low: Value, high: Value) -> None:
         emit = self.emit

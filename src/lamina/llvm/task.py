@@ -60,7 +60,9 @@ class Task:
 class Loop:
     """Tasks run in every iteration of a time loop, forwards or backwards, by each thread alone.
 
-    `mode` is "rows" if every task inside is; otherwise one thread runs the whole loop.
+    `mode` is "rows" if every task inside is; otherwise one thread runs the whole loop. With a
+    `test` the loop goes on as long as that bool, which the tasks of `head` write first in every
+    iteration, holds; `length` then says nothing.
     """
 
     number: int
@@ -71,10 +73,16 @@ class Loop:
     label: str = "scan"
     layer: str = ""
     phase: int = 0
+    head: list[Task | Loop] = field(default_factory=list)
+    test: Buffer | None = None
+
+    def steps(self) -> list[Task | Loop]:
+        """Everything that an iteration runs, in order."""
+        return [*self.head, *self.body]
 
     def tasks(self) -> list[Task]:
         found: list[Task] = []
-        for step in self.body:
+        for step in self.steps():
             found.extend(step.tasks() if isinstance(step, Loop) else [step])
         return found
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lamina.ir.control import Body
+from lamina.ir.control import Body, bodies
 from lamina.ir.graph import Node, Op, apply, rewrite, toposort
 from lamina.types import Type
 
@@ -43,12 +43,6 @@ class Mark(Transparent):
 @dataclass(frozen=True)
 class Interpreted(Op):
     """An op that only NumPy computes: a program with one runs on the reference executor."""
-
-
-def bodies(op: Op) -> dict[str, Body]:
-    """The closed graphs inside an op (a loop, a branch), by the names of its fields."""
-    found = {name.name: getattr(op, name.name) for name in dataclasses.fields(op)}
-    return {name: value for name, value in found.items() if isinstance(value, Body)}
 
 
 def _has_marks(roots: Sequence[Node]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina.ir.control import Scan
+from lamina.ir.control import Scan, While
 from lamina.ir.graph import Node
 from lamina.llvm.fuse import Group
 from lamina.llvm.lowering.workspace import (
@@ -50,6 +50,38 @@ def lower_scan(work: Workspace, node: Node, op: Scan, group: Group) -> None:
     loop.mode = "rows" if all(task.mode == "rows" for task in tasks) else "single"
     work.buffers.extend(inner.buffers)
     work.fusions.extend(inner.fusions)
+    work.steps.append(loop)
+
+
+def lower_while(work: Workspace, node: Node, op: While, group: Group) -> None:
+    """A loop of unknown length: one thread computes the test, then the body, again and again."""
+    loop = Loop(next(work.numbers), 1, False, mode="single", label=op.name, layer=work.layer)
+    views = []
+    for i, value in enumerate(node.inputs):
+        if i < op.carries:
+            view = work.place(result(node, i), group)
+            work.copy(value, view)
+        else:
+            view = work.required(value)
+        views.append(view)
+    flag = work.buffer(op.test.types[0], "test")
+    test = work.nested(op.test.results, dict(zip(op.test.parameters, views, strict=True)))
+    test.deliver(op.test.results[0], whole(flag, work.capacity))
+    test.run()
+    inner = work.nested(op.body.results, dict(zip(op.body.parameters, views, strict=True)))
+    inner.run()
+    _renew(
+        inner,
+        [
+            (root, view)
+            for root, view in zip(op.body.results, views, strict=False)
+            if inner.views.get(root) != view
+        ],
+    )
+    loop.head, loop.body, loop.test = test.steps, inner.steps, flag
+    for part in (test, inner):
+        work.buffers.extend(part.buffers)
+        work.fusions.extend(part.fusions)
     work.steps.append(loop)
 
 
