@@ -10,6 +10,7 @@ from kernel_oracle import TARGETS, call_checked, meaning
 from test_llvm_steps import PROGRAMS, convolutional, rows_of, same_bits, states_of, trained
 
 from lamina import config
+from lamina.ir.contractions import dot
 from lamina.ir.graph import input_node
 from lamina.ir.program import Program
 from lamina.ir.scalar import square
@@ -247,6 +248,22 @@ def test_the_last_rows_of_an_input_are_its_end(monkeypatch, rng):
         executable = compile_llvm(program, 32)
     with pytest.raises(BoundsError, match=r"(?s)input float32 \(batch, 4\).*extent   48 bytes"):
         executable([rng.standard_normal((3, 4)).astype("f4")], [])
+
+
+def test_the_rows_of_a_block_are_the_end_of_what_lives_in_it(monkeypatch, rng):
+    """A value between two products: one row too far is still in its memory, but not its row."""
+    x, one, two = (input_node(Type(shape)) for shape in ((Batch(1), 4), (4, 6), (6, 5)))
+    program = Program((x,), (one, two), (dot(dot(x, one), two),), (None, None))
+    damaged(
+        monkeypatch,
+        lambda task: task.operands[task.writes[0]].buffer.place == "private",
+        lambda kernel: replace(kernel, stores=(replace(kernel.stores[0], offset=6),)),
+    )
+    with config.override(check="bounds", cache="off"):
+        executable = compile_llvm(program, 32)
+    states = [rng.standard_normal(node.shape).astype("f4") for node in (one, two)]
+    with pytest.raises(BoundsError, match=r"(?s)wrote outside of .*private.*extent   72 bytes"):
+        executable([rng.standard_normal((3, 4)).astype("f4")], states)
 
 
 def test_checked_objects_are_kept_apart_from_the_others(tmp_path):

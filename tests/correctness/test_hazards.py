@@ -106,6 +106,18 @@ def test_the_process_ends_quietly_with_code_in_llvms_loader():
     assert outcome(program) == (0, "done\n", "")
 
 
+def test_code_that_outlives_the_modules_goes_quietly():
+    """At its end the interpreter empties modules, and some objects go after that."""
+    program = """
+        kept = engine.load(engine.compile_text("define i64 @one() { ret i64 1 }"))
+        for name in [name for name in vars(engine) if not name.startswith("__")]:
+            setattr(engine, name, None)
+        del kept
+        print("done")
+    """
+    assert outcome(program) == (0, "done\n", "")
+
+
 def test_code_collected_while_others_compile_is_closed_later():
     """The collector may run on a thread for which the holder of LLVM's lock is waiting."""
     program = """

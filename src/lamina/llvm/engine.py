@@ -27,7 +27,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -358,11 +358,12 @@ class Loaded:
         if memory is not None:
             memory.close()
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # A default, because the interpreter may have emptied this module already.
         memory = getattr(self, "_memory", None)
         if memory is None:
             return
-        if sys.is_finalizing():
+        if is_finalizing():
             memory.forget()
         else:
             self._free()

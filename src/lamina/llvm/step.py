@@ -271,7 +271,7 @@ class _Writer:
         return base.step(self.part, self._partial_bytes(buffer))
 
     def _run_rows(self, phase: Phase, low: Value, high: Value) -> None:
-        self.block_start, self.block = low, phase.block
+        self.block_start, self.block_stop = low, high
         for step in phase.rows:
             self._run(step, low, high)
 
@@ -298,7 +298,7 @@ class _Writer:
         emit = self.emit
         lone = [step for step in phase.shared if step.mode == "single"]
         split = [step for step in phase.shared if step.mode == "units"]
-        self.block_start, self.block = emit.value(0, I64), 0
+        self.block_start = self.block_stop = emit.value(0, I64)
         self.part = emit.value(0, I64)
         if lone:
             with emit.when(self.tid.equal(0)):
@@ -410,19 +410,22 @@ class _Writer:
         return place.pointer
 
     def _extent_of(self, buffer: Buffer, *, own_part: bool) -> tuple[Value, Integer]:
-        """Where the memory of a buffer begins that a task may touch now, and its bytes."""
+        """Where the memory of a buffer begins that a task may touch now, and its bytes.
+
+        Of a batch on the first axis these are the rows that are there, not the capacity.
+        """
         capacity = self.plan.capacity
-        whole = buffer.elements(capacity) * itemsize(buffer.type.dtype)
+        stride = row_stride(buffer, capacity)
         if buffer.place == "private":
-            begin = Place(self.private_base, buffer.offset)
-            return begin.pointer, self.block * row_stride(buffer, capacity)
-        if buffer.place == "shared":
-            if buffer.parts and own_part:
-                return self._partial_place(buffer).pointer, self._partial_bytes(buffer)
-            return Place(self.shared_base, buffer.offset).pointer, whole
-        if buffer.place != "state" and buffer.type.batch_axis == 0:
-            return self._bases[buffer], self.rows * row_stride(buffer, capacity)
-        return self._bases[buffer], whole
+            begin = Place(self.private_base, buffer.offset).pointer
+            return begin, (self.block_stop - self.block_start) * stride
+        if buffer.parts and own_part:
+            return self._partial_place(buffer).pointer, self._partial_bytes(buffer)
+        shared = buffer.place == "shared"
+        begin = Place(self.shared_base, buffer.offset).pointer if shared else self._bases[buffer]
+        if buffer.type.batch_axis == 0:
+            return begin, self.rows * stride
+        return begin, buffer.elements(capacity) * itemsize(buffer.type.dtype)
 
     # ------------------------------------------------------------------ the entry
 
