@@ -50,7 +50,7 @@ class ReadWriteLock:
                 self._admit()
 
     def _free_for(self, writes: bool) -> bool:
-        return not self._holders if writes else not any(self._holders.values())
+        return not self._holders or not (writes or any(self._holders.values()))
 
     def _admit(self) -> None:
         """Let in who waits longest, as far as that is possible."""
