@@ -68,21 +68,21 @@ class Memory:
 class Emulator:
     """The tools, and a folder for what they make."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, target: host.Target = TARGET) -> None:
+        self.folder, self.target = folder, target
         self.driver = folder / "driver"
         self.count = 0
         offsets = [f"-D{name}={getattr(runtime, name)}" for name in _OFFSETS]
         source = Path(__file__).with_name("emulated.c")
         command = [COMPILER, "-O1", "-Wall", "-Werror", "-pthread", "-DFUTEX=98", *offsets]
         subprocess.run([*command, source, "-o", self.driver, "-ldl"], check=True)
-        self.runtime = self.linked(runtime.runtime_text(TARGET, host.OsTable("futex", 0, 0, 0)))
+        self.runtime = self.linked(runtime.runtime_text(target, host.OsTable("futex", 0, 0, 0)))
 
     def linked(self, text: str) -> Path:
         """A shared object of LLVM text."""
         self.count += 1
         parts = []
-        for number, code in enumerate(archive.unpack(engine.compile_text(text, TARGET))):
+        for number, code in enumerate(archive.unpack(engine.compile_text(text, self.target))):
             parts.append(self.folder / f"{self.count}-{number}.o")
             parts[-1].write_bytes(code)
         library = self.folder / f"{self.count}.so"
@@ -98,9 +98,9 @@ class Emulator:
 
     def library(self, specifications: Sequence[Kernel]) -> Path:
         """A shared object of the functions k0, k1, ..., one for each kernel."""
-        module = Module(TARGET)
+        module = Module(self.target)
         for number, kernel in enumerate(specifications):
-            kernels.build(kernel, f"k{number}", module, TARGET)
+            kernels.build(kernel, f"k{number}", module, self.target)
         return self.linked(module.text())
 
     def run_kernel(
@@ -115,7 +115,7 @@ class Emulator:
     ) -> list[np.ndarray]:
         """Call a kernel's function once; its operands afterwards."""
         memory = Memory([b""])
-        scratch = -(-kernels.scratch_bytes(kernel, TARGET) // 64) * 64
+        scratch = -(-kernels.scratch_bytes(kernel, self.target) // 64) * 64
         for word, array in enumerate(arrays):
             memory.point(0, word, memory.add(array.tobytes()))
         memory.point(0, len(arrays), memory.add(b"\xff" * scratch))
@@ -136,7 +136,7 @@ class Emulated(LlvmExecutable):
         self, emulator: Emulator, program: Program, capacity: int, threads: int = 1
     ) -> None:
         Executable.__init__(self, program, capacity)
-        made = generate.generate(program, capacity, TARGET)
+        made = generate.generate(program, capacity, emulator.target)
         self.emulator, self.sizes, self.wanted = emulator, made.sizes, threads
         self.library = emulator.linked(made.text)
 

@@ -2,8 +2,8 @@
 
 Every function here is pure and may change speed only: whatever it answers, results are the same
 bits, because an element's sum is taken in an order that its shape alone fixes. Only
-`winograd_pays` and `tiles_pay` choose between two ways to round, by the shape (and the first by
-the target).
+`winograd_pays`, `tiles_pay`, and `words_pay` for bfloat16 where the target has an instruction for
+it, choose between two ways to round, by the shape and (but for `tiles_pay`) the target.
 """
 
 from __future__ import annotations
@@ -334,6 +334,44 @@ def _tiling_cost(
     return total + (variants - 1) * min(0.04 * total, VARIANT_CYCLES)
 
 
+# ------------------------------------------------------------------------- narrow numbers
+
+# Rows, columns in vectors, terms and terms side by side from which on copying narrow numbers into
+# words pays; and the most bytes of words of the right side that a thread may take for itself.
+WORD_ROWS = 4
+WORD_TERMS = 16
+WORD_RUN = 8
+MOST_WORD_BYTES = 8 << 20
+# Bytes of words of rows that are copied at a time.
+WORD_CHUNK_BYTES = 64 << 10
+
+
+def typical(size: Dimension) -> int:
+    """A number of rows to plan with."""
+    return size if isinstance(size, int) else size.rows(USUAL_ROWS[1])
+
+
+def words_pay(rows: int, columns: int, terms: int, run: int, target: Target) -> bool:
+    """Whether a product of narrow numbers is worth copies of both sides; fixed by the shape."""
+    return (
+        rows >= WORD_ROWS
+        and columns >= target.lanes
+        and terms >= WORD_TERMS
+        and run >= WORD_RUN
+        and 4 * columns * terms <= MOST_WORD_BYTES
+    )
+
+
+def word_tile(target: Target) -> tuple[int, int]:
+    """Rows and vectors of a tile of words: two vectors, as a register for a product is needed."""
+    return accumulators(target, 2), 2
+
+
+def rows_in_words(row_bytes: int, tile: int) -> int:
+    """How many rows are copied at a time: whole tiles."""
+    return max(1, min(48, WORD_CHUNK_BYTES // (row_bytes * tile))) * tile
+
+
 # ------------------------------------------------------------------------- fusion and planning
 
 # A map that is read more than once is computed again up to this cost, stored above it.
@@ -348,7 +386,9 @@ LARGEST_GROUP = 12
 SMALLEST_SHARED_WORK = 2048
 # Operations of a whole step below which one thread is faster than several.
 SMALLEST_THREADED_STEP = 2_000_000.0
-# Bytes of private memory that one block of rows may take: most of a core's second cache.
+# Bytes of private memory that one block of rows may take. It is the same whatever the size of a
+# core's second cache: a third to one and a half of it changed no step measurably where that is
+# 512 kB, and a block decides in what pieces a sum over the batch is added.
 BLOCK_BYTES = 800_000
 SMALLEST_BLOCK = 8
 

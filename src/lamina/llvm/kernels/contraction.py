@@ -10,6 +10,7 @@
     borders     the inside apart from the borders, for depthwise convolutions
     across      vectors along the sum, where there are hardly any columns
     winograd    3 x 3 by fewer multiplications
+    narrow      int8 and half precision in words of several terms
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from lamina.llvm.kernel import Contraction
 from lamina.llvm.kernels.across import along_the_sum
 from lamina.llvm.kernels.borders import cut
 from lamina.llvm.kernels.halo import SCRATCH, copy_image
+from lamina.llvm.kernels.narrow import Narrow, narrow
+from lamina.llvm.kernels.narrow import write as write_narrow
 from lamina.llvm.kernels.schedule import (
     BEFORE,
     COLUMNS,
@@ -59,13 +62,16 @@ class Parts:
 
 
 @functools.lru_cache(maxsize=1024)
-def plan(kernel: Contraction, target: Target) -> Schedule | Winograd | Parts:
+def plan(kernel: Contraction, target: Target) -> Schedule | Winograd | Narrow | Parts:
     """How a contraction is computed."""
     fast = winograd(kernel, target)
     if fast:
         return fast
-    narrow = along_the_sum(kernel, target.lanes * 4 // itemsize(kernel.accumulator))
-    kernel, across = narrow or kernel, narrow is not None
+    in_words = narrow(kernel, target)
+    if in_words:
+        return in_words
+    few = along_the_sum(kernel, target.lanes * 4 // itemsize(kernel.accumulator))
+    kernel, across = few or kernel, few is not None
     column = len(kernel.space) - 1
     if kernel.a.guards and moves(kernel.a, column) and moves(kernel.b, column):
         parts = cut(kernel) if kernel.split < column and not kernel.accumulate else None
@@ -100,6 +106,8 @@ def build(kernel: Contraction, name: str, module: Module) -> None:
     match plan(kernel, module.target):
         case Winograd() as chosen:
             write(emit, chosen, pointers, scratch, low, high, rows)
+        case Narrow() as chosen:
+            write_narrow(emit, chosen, pointers, scratch, low, high, rows)
         case Parts(schedules):
             with emit.loop(low, high) as at:
                 here, after = at.index.on(emit), (at.index + 1).on(emit)
