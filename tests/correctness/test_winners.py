@@ -8,11 +8,11 @@ import pytest
 from lamina import config
 from lamina.ir.contractions import ConvFilterGrad, ConvInputGrad, WindowGrad, conv, window
 from lamina.ir.elementary import broadcast, reduce_sum
-from lamina.ir.graph import constant, input_node, toposort
+from lamina.ir.graph import apply, constant, input_node, toposort
 from lamina.ir.program import Program
 from lamina.ir.scalar import add, relu, square
 from lamina.ir.winners import WindowArgMax, WinnerFilterGrad, WinnerInputGrad
-from lamina.llvm import host
+from lamina.llvm import choices, host
 from lamina.llvm.executor import compile_llvm
 from lamina.reference import compile_reference
 from lamina.transform.absorb import absorb
@@ -44,7 +44,12 @@ def ops_of(program):
     return {type(node.op) for node in toposort(program.roots)}
 
 
-CASES = [(16, 5, (3, 3), (2, 2)), (8, 20, (2, 3), (3, 2)), (37, 4, (1, 1), (2, 2))]
+CASES = [
+    (16, 5, (3, 3), (2, 2)),
+    (8, 20, (2, 3), (3, 2)),
+    (37, 4, (1, 1), (2, 2)),
+    (9, 131, (3, 3), (2, 2)),
+]
 
 
 @pytest.mark.parametrize(("channels", "filters", "kernel", "size"), CASES)
@@ -74,13 +79,48 @@ def test_native_code_agrees_with_the_dense_reference(channels, filters, kernel, 
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-3)
 
 
+@pytest.mark.parametrize("room", [1, 3000])
+def test_bands_of_windows_change_no_bit(room, rng, monkeypatch):
+    program = network(12, 70)
+    inputs, states = arrays(program, 5, rng)
+    whole = compile_llvm(program, 5)(inputs, states)
+    monkeypatch.setattr(choices, "WINNER_BYTES", room)
+    for one, other in zip(whole, compile_llvm(program, 5)(inputs, states), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_gradients_of_nan_are_not_left_out(rng):
+    """A gradient of NaN is no zero: it reaches the filter and the cells around the winner."""
+    places = input_node(Type((B, 2, 2, 3), "int32"), "places")
+    g = input_node(Type((B, 2, 2, 3)), "g")
+    x = input_node(Type((B, 6, 6, 8)), "x")
+    w = input_node(Type((3, 3, 3, 8)), "w")
+    found = (
+        apply(WinnerFilterGrad((3, 3), (2, 2)), x, places, g),
+        apply(WinnerInputGrad((6, 6), (2, 2)), places, g, w),
+    )
+    program = Program((x, places, g), (w,), found, (None,))
+    slopes = np.zeros((2, 2, 2, 3), np.float32)
+    slopes[1, 0, 1, 2] = np.nan
+    inputs = [
+        rng.standard_normal((2, 6, 6, 8)).astype("f4"),
+        np.full(slopes.shape, 3, np.int32),
+        slopes,
+    ]
+    filters, image = compile_llvm(program, 2)(inputs, [rng.standard_normal(w.shape).astype("f4")])
+    assert np.isnan(filters[2]).all()
+    assert np.isfinite(filters[:2]).all()
+    assert np.isnan(image[1, 1:4, 3:6]).all()
+    assert np.isnan(image).sum() == 9 * 8
+
+
 def test_the_first_of_equal_cells_wins(rng):
     """As in `Window`, whose gradient goes to one cell only."""
-    op = WindowArgMax((2, 2), 7)
+    op = WindowArgMax((2, 2))
     x = np.zeros((1, 4, 5, 1), np.float32)
-    np.testing.assert_array_equal(op.numpy(x)[0, ..., 0], [[0, 2], [14, 16]])
+    np.testing.assert_array_equal(op.numpy(x)[0, ..., 0], np.zeros((2, 2)))
     x[0, 1, 1] = 1
-    assert op.numpy(x)[0, 0, 0, 0] == 8
+    assert op.numpy(x)[0, 0, 0, 0] == 3
 
 
 def test_few_channels_overlaps_and_padding_stay_dense():

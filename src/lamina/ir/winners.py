@@ -22,12 +22,11 @@ from lamina.types import Type
 class WindowArgMax(Op):
     """Where the maximum of each pooling window lies: x (batch, H, W, C) -> int32 like the pooling.
 
-    Windows of `size` stand side by side, without padding. A place is `row * pitch + column` in
-    the image; of equal cells the first in row-major order wins, as in `Window`.
+    Windows of `size` stand side by side, without padding. A place is the position in the window,
+    row by row; of equal cells the first wins, as in `Window`.
     """
 
     size: tuple[int, int]
-    pitch: int
 
     def infer(self, x: Type) -> Type:
         batch, height, width, channels = x.shape
@@ -42,29 +41,26 @@ class WindowArgMax(Op):
             batch, high, rows, wide, columns, channels
         )
         cells = cells.transpose(0, 1, 3, 5, 2, 4).reshape(batch, high, wide, channels, -1)
-        best = cells.argmax(axis=-1)
-        top = (np.arange(high) * rows)[:, None, None] + best // columns
-        left = (np.arange(wide) * columns)[:, None] + best % columns
-        return (top * self.pitch + left).astype(np.int32)
+        return cells.argmax(axis=-1).astype(np.int32)
 
 
 @dataclass(frozen=True)
 class WinnerFilterGrad(Op):
     """The filter's gradient: x (batch, H, W, C), places and g (batch, h, w, F) -> (F, *kernel, C).
 
-    `places` count in an image of W columns. The convolution has stride 1 and no padding.
+    `places` are positions in windows of `size`. The convolution has stride 1 and no padding.
     """
 
     kernel: tuple[int, int]
+    size: tuple[int, int]
 
     def infer(self, x: Type, places: Type, g: Type) -> Type:
         _check("winner filter gradient", places, g)
         return Type((g.shape[-1], *self.kernel, x.shape[-1]), x.dtype)
 
     def numpy(self, x: Any, places: Any, g: Any) -> Any:
-        width = x.shape[2]
         rows = np.arange(len(x))[:, None, None, None]
-        top, left = np.divmod(places, width)
+        top, left = _cells(places, self.size)
         result = np.zeros((g.shape[-1], *self.kernel, x.shape[-1]), x.dtype)
         for i in range(self.kernel[0]):
             for j in range(self.kernel[1]):
@@ -76,10 +72,11 @@ class WinnerFilterGrad(Op):
 class WinnerInputGrad(Op):
     """The input's gradient: places and g (batch, h, w, F), w (F, kh, kw, C) -> (batch, *image, C).
 
-    `places` count in an image of `image[1]` columns.
+    `places` are positions in windows of `size`.
     """
 
     image: tuple[int, int]
+    size: tuple[int, int]
 
     def infer(self, places: Type, g: Type, w: Type) -> Type:
         _check("winner input gradient", places, g)
@@ -88,11 +85,21 @@ class WinnerInputGrad(Op):
     def numpy(self, places: Any, g: Any, w: Any) -> Any:
         result = np.zeros((len(g), *self.image, w.shape[-1]), g.dtype)
         rows = np.arange(len(g))[:, None, None, None]
-        top, left = np.divmod(places, self.image[1])
+        top, left = _cells(places, self.size)
         for i in range(w.shape[1]):
             for j in range(w.shape[2]):
                 np.add.at(result, (rows, top + i, left + j), g[..., None] * w[:, i, j])
         return result
+
+
+def _cells(places: Any, size: tuple[int, int]) -> tuple[Any, Any]:
+    """(row, column) in the image of positions in windows (batch, h, w, F)."""
+    below, beside = np.divmod(places, size[1])
+    _, high, wide, _ = places.shape
+    return (
+        np.arange(high)[:, None, None] * size[0] + below,
+        np.arange(wide)[:, None] * size[1] + beside,
+    )
 
 
 def _check(what: str, places: Type, g: Type) -> None:

@@ -46,6 +46,9 @@ NEAR_GROUP = 150_000
 FAR_GROUP = 400_000
 # Bytes of `b` that stay in the second level of cache while one image after the other is taken.
 RESIDENT_BYTES = 1 << 20
+# Bytes of places and gradients that one filter after the other walks through, a number of each
+# line at a time.
+WINNER_BYTES = 16 << 10
 # From how many terms, columns and tiles of rows on panels of `b` are packed (measured).
 PACKED_TERMS = 128
 PACKED_COLUMNS = 128
@@ -332,6 +335,11 @@ def _tiling_cost(
         total += tiles * (terms * cycles + 12 + 2 * count * across)
         variants += 1
     return total + (variants - 1) * min(0.04 * total, VARIANT_CYCLES)
+
+
+def winner_band(count: int, bytes_each: int) -> int:
+    """How many of `count` rows of windows are taken together, of so many bytes each."""
+    return max(1, min(count, WINNER_BYTES // bytes_each))
 
 
 # ------------------------------------------------------------------------- narrow numbers

@@ -415,6 +415,14 @@ class Emit:
         number = self.op(whole, f"bitcast {mask.type} {mask.text} to {whole}", mask.depth)
         return number.differs(0)
 
+    def lane_bits(self, mask: Value) -> Value:
+        """The lanes of a mask as the lowest bits of an i64."""
+        whole = f"i{mask.lanes}"
+        number = mask
+        if mask.lanes > 1:
+            number = self.op(whole, f"bitcast {mask.type} {mask.text} to {whole}", mask.depth)
+        return self.op(I64, f"zext {whole} {number.text} to i64", mask.depth)
+
     # --------------------------------------------------------------- memory
 
     def zero_block(self) -> Place:

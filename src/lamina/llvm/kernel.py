@@ -286,14 +286,16 @@ class WindowGradient:
 class WinnerFilterGradient:
     """`lamina.ir.winners.WinnerFilterGrad`, added to what stands in the result.
 
-    Operands: 0 x (batch, *image, channels), 1 places and 2 gradient (batch, windows, filters),
-    3 the result (filters, *kernel, channels), all contiguous float32, places int32.
+    Operands: 0 x (batch, *image, channels), 1 places and 2 gradient (batch, *windows, filters),
+    3 the result (filters, *kernel, channels), all contiguous float32, places int32. The windows
+    of `size` stand side by side.
     """
 
     batch: Dimension
     image: tuple[int, int]
     kernel: tuple[int, int]
-    windows: int
+    windows: tuple[int, int]
+    size: tuple[int, int]
     channels: int
     filters: int
     accumulate: bool = True
@@ -303,14 +305,16 @@ class WinnerFilterGradient:
 class WinnerInputGradient:
     """`lamina.ir.winners.WinnerInputGrad`. Every sample's result is cleared first.
 
-    Operands: 0 places and 1 gradient (batch, windows, filters), 2 the filters (filters, *kernel,
-    channels), 3 the result (batch, *image, channels), all contiguous float32, places int32.
+    Operands: 0 places and 1 gradient (batch, *windows, filters), 2 the filters (filters, *kernel,
+    channels), 3 the result (batch, *image, channels), all contiguous float32, places int32. The
+    windows of `size` stand side by side.
     """
 
     batch: Dimension
     image: tuple[int, int]
     kernel: tuple[int, int]
-    windows: int
+    windows: tuple[int, int]
+    size: tuple[int, int]
     channels: int
     filters: int
 

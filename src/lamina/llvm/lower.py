@@ -140,9 +140,9 @@ class Lowering(Workspace):
             case WindowGrad():
                 lower_window_gradient(self, node, node.op, group)
             case WinnerFilterGrad():
-                lower_winner_filter(self, node)
+                lower_winner_filter(self, node, node.op)
             case WinnerInputGrad():
-                lower_winner_input(self, node, group)
+                lower_winner_input(self, node, node.op, group)
             case Concat():
                 lower_concat(self, node, node.op, group)
             case Pad():

@@ -176,7 +176,7 @@ def task_flops(task: Task, rows: int, target: Target) -> float:
     inner = _points(getattr(spec, "reduced", ()), rows) * getattr(spec, "columns", 1)
     if isinstance(spec, (WinnerFilterGradient, WinnerInputGradient)):
         taps = math.prod(spec.kernel) * spec.channels
-        return 2.0 * _points((spec.batch,), rows) * spec.windows * spec.filters * taps
+        return 2.0 * _points((spec.batch, *spec.windows), rows) * spec.filters * taps
     if isinstance(spec, TileFilterGradient):
         tiles = _points((spec.batch,), rows) * math.prod(-(-side // 2) for side in spec.outputs)
         return 32.0 * tiles * spec.channels * spec.filters

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from lamina.ir.contractions import ConvFilterGrad, ConvInputGrad, WindowGrad
 from lamina.ir.elementary import Reduce
@@ -13,14 +12,6 @@ from lamina.ir.winners import WindowArgMax, WinnerFilterGrad, WinnerInputGrad
 
 # Fewer channels do not fill a vector.
 FEWEST_CHANNELS = 8
-
-
-@dataclass(frozen=True)
-class _Spread:
-    """A pooling gradient that need not be written down: the convolution that reads it."""
-
-    kernel: tuple[int, int]
-    pitch: int
 
 
 def use_winners(roots: Sequence[Node]) -> list[Node]:
@@ -34,9 +25,9 @@ def use_winners(roots: Sequence[Node]) -> list[Node]:
     order = toposort(roots)
     readers = users(order)
     spreads = {
-        node: found
+        node
         for node in order
-        if isinstance(node.op, WindowGrad) and (found := _spread(node, node.op, readers[node]))
+        if isinstance(node.op, WindowGrad) and _needless(node, node.op, readers[node])
     }
     if not spreads:
         return list(roots)
@@ -44,7 +35,7 @@ def use_winners(roots: Sequence[Node]) -> list[Node]:
     for node in order:
         spread = next((i for i in node.inputs if i in spreads), None)
         if spread is not None:
-            new[node] = _at_winners(node, spread, spreads[spread], new)
+            new[node] = _at_winners(node, spread, new)
         elif node not in spreads:
             inputs = tuple(new[parent] for parent in node.inputs)
             same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
@@ -52,29 +43,26 @@ def use_winners(roots: Sequence[Node]) -> list[Node]:
     return [new[root] for root in roots]
 
 
-def _spread(node: Node, op: WindowGrad, readers: list[Node]) -> _Spread | None:
-    """What reads a pooling gradient, if all that do can do without it."""
+def _needless(node: Node, op: WindowGrad, readers: list[Node]) -> bool:
+    """Whether all that read a pooling gradient, a convolution among them, can do without it."""
     apart = op.kind == "max" and op.strides == op.size and len(op.size) == 2
     if not apart or any(map(any, op.padding)) or node.dtype != "float32":
-        return None
-    found: set[_Spread] = set()
+        return False
+    convolutions = 0
     for reader in readers:
         match reader.op:
-            case ConvFilterGrad(kernel=kernel) as conv if reader.inputs[1] is node:
-                x = reader.inputs[0]
-                if not _plain(conv) or x.shape[-1] < FEWEST_CHANNELS:
-                    return None
-                found.add(_Spread((kernel[0], kernel[1]), int(x.shape[2])))
-            case ConvInputGrad(image=image) as conv if reader.inputs[0] is node:
-                w = reader.inputs[1]
-                if not _plain(conv) or w.shape[2] < FEWEST_CHANNELS:
-                    return None
-                found.add(_Spread((int(w.shape[0]), int(w.shape[1])), image[1]))
+            case ConvFilterGrad() as conv if reader.inputs[1] is node:
+                channels = reader.inputs[0].shape[-1]
+            case ConvInputGrad() as conv if reader.inputs[0] is node:
+                channels = reader.inputs[1].shape[2]
             case Reduce(kind="sum", axes=axes) if sorted(axes) == [0, 1, 2]:
-                pass
+                continue
             case _:
-                return None
-    return found.pop() if len(found) == 1 else None
+                return False
+        if not _plain(conv) or channels < FEWEST_CHANNELS:
+            return False
+        convolutions += 1
+    return convolutions > 0
 
 
 def _plain(conv: ConvFilterGrad | ConvInputGrad) -> bool:
@@ -83,18 +71,19 @@ def _plain(conv: ConvFilterGrad | ConvInputGrad) -> bool:
     return steps == {1} and conv.groups == 1 and not any(map(any, conv.padding))
 
 
-def _at_winners(node: Node, spread: Node, found: _Spread, new: dict[Node, Node]) -> Node:
+def _at_winners(node: Node, spread: Node, new: dict[Node, Node]) -> Node:
     pooling = spread.op
     assert isinstance(pooling, WindowGrad)
     y, g = (new[parent] for parent in spread.inputs)
     if isinstance(node.op, Reduce):
         return apply(node.op, g)
-    places = apply(WindowArgMax((pooling.size[0], pooling.size[1]), found.pitch), y)
+    size = pooling.size[0], pooling.size[1]
+    places = apply(WindowArgMax(size), y)
     if isinstance(node.op, ConvFilterGrad):
-        x = new[node.inputs[0]]
-        gradient = apply(WinnerFilterGrad(found.kernel), x, places, g)
+        x, kernel = new[node.inputs[0]], (node.op.kernel[0], node.op.kernel[1])
+        gradient = apply(WinnerFilterGrad(kernel, size), x, places, g)
         return transpose(gradient, (1, 2, 3, 0))
     assert isinstance(node.op, ConvInputGrad)
     w = transpose(new[node.inputs[1]], (3, 0, 1, 2))
     image = (node.op.image[0], node.op.image[1])
-    return apply(WinnerInputGrad(image), places, g, w)
+    return apply(WinnerInputGrad(image, size), places, g, w)

@@ -1,26 +1,79 @@
 """Gradients of a convolution at the winners of the max pooling behind it.
 
-A winner's place is one scalar, so the vectors run along the input channels: for every winner one
-broadcast gradient meets a row of `kernel x channels` values, whose sums (or weights) stay in
-registers. Where they are too many for the registers, several passes take some of them each.
+A winner is one scalar at one place, so the vectors run along the input channels: for every winner
+one broadcast gradient meets a row of `kernel x channels` values, whose sums stay in registers.
+Where they are too many for the registers, several passes take some of them each.
+
+Relu leaves many winners without gradient, in no order that a processor could foresee. So those
+with one are noted first, without a branch, and a pass meets no zeros. For the filter's gradient,
+one filter at a time, they are written into a list; for the input's, where all filters add to the
+same cell of the image, they are bits of words. A gradient of NaN counts as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lamina.llvm.emit import FLOAT, I32, I64, Emit, Index, Module, Place, Value, vector
+from lamina.llvm import choices
+from lamina.llvm.emit import FLOAT, I1, I32, I64, Emit, Index, Module, Place, Value, index, vector
 from lamina.llvm.host import Target
 from lamina.llvm.kernel import WinnerFilterGradient, WinnerInputGradient
-from lamina.llvm.kernels.nest import Axis, Frame, open_kernel
+from lamina.llvm.kernels.nest import Axis, open_kernel
 
 BYTES = 4
+WORD = 64  # bits
+WORD_BYTES = 8
+ENTRY_BYTES = 8  # where the winner's row of values begins (bytes, int32), and its gradient
+
+_Kernel = WinnerFilterGradient | WinnerInputGradient
 
 
-def operands(_kernel: WinnerFilterGradient | WinnerInputGradient) -> int:
+def operands(_kernel: _Kernel) -> int:
     """How many pointers the functions take."""
     return 4
+
+
+def scratch_bytes(kernel: _Kernel, _target: Target) -> int:
+    """The list of one filter, or the words of all windows of a sample."""
+    if isinstance(kernel, WinnerFilterGradient):
+        return _aligned(_band(kernel) * kernel.windows[1] * ENTRY_BYTES)
+    return _aligned(math.prod(kernel.windows) * _window_bytes(kernel))
+
+
+def _aligned(count: int) -> int:
+    return -(-count // 64) * 64
+
+
+def _band(kernel: WinnerFilterGradient) -> int:
+    """Rows of windows whose winners are listed together."""
+    high, wide = kernel.windows
+    return choices.winner_band(high, wide * kernel.filters * 2 * BYTES)
+
+
+def _words(kernel: WinnerInputGradient) -> int:
+    """Words with a bit for each filter."""
+    return -(-kernel.filters // WORD)
+
+
+def _window_bytes(kernel: WinnerInputGradient) -> int:
+    """The words of all cells of a window."""
+    return math.prod(kernel.size) * _words(kernel) * WORD_BYTES
+
+
+# ------------------------------------------------------------------------- vectors and passes
+
+
+def _widths(count: int, lanes: int) -> Iterator[tuple[int, int]]:
+    """Cut `count` elements into vectors, the last ones narrower: (first, lanes)."""
+    first = 0
+    while first < count:
+        while lanes > count - first:
+            lanes //= 2
+        yield first, lanes
+        first += lanes
 
 
 @dataclass(frozen=True)
@@ -32,125 +85,181 @@ class _Unit:
     lanes: int
 
 
-def _units(kernel: WinnerFilterGradient | WinnerInputGradient, lanes: int) -> list[_Unit]:
+def _units(kernel: _Kernel, lanes: int) -> list[_Unit]:
     """All vectors of a filter; the last ones of a tap are narrower where channels do not fit."""
     found = []
     for i in range(kernel.kernel[0]):
         for j in range(kernel.kernel[1]):
             cell = (i * kernel.image[1] + j) * kernel.channels
             tap = (i * kernel.kernel[1] + j) * kernel.channels
-            first, width = 0, lanes
-            while first < kernel.channels:
-                while width > kernel.channels - first:
-                    width //= 2
+            for first, width in _widths(kernel.channels, lanes):
                 found.append(_Unit((cell + first) * BYTES, (tap + first) * BYTES, width))
-                first += width
     return found
 
 
-def _passes(units: Sequence[_Unit], target: Target) -> Iterator[Sequence[_Unit]]:
+def _passes(units: Sequence[_Unit], target: Target) -> list[Sequence[_Unit]]:
     """Cut the vectors into equal groups that fit the registers."""
     most = target.registers - 4
     count = -(-len(units) // most)
     size = -(-len(units) // count)
-    for first in range(0, len(units), size):
-        yield units[first : first + size]
+    return [units[first : first + size] for first in range(0, len(units), size)]
 
 
-def _filter_bytes(kernel: WinnerFilterGradient | WinnerInputGradient) -> int:
+def _filter_bytes(kernel: _Kernel) -> int:
     return kernel.kernel[0] * kernel.kernel[1] * kernel.channels * BYTES
 
 
-def _samples(
-    kernel: WinnerFilterGradient | WinnerInputGradient,
-    frame: Frame,
-    visit: Callable[[Index], None],
-) -> None:
-    start, stop = Axis(kernel.batch, split=True).bounds(frame)
-    with frame.emit.loop(start, stop) as samples:
-        visit(samples.index)
+def _terms(
+    emit: Emit, slope: Value, row: Place, units: Sequence[tuple[int, int]], sums: Sequence[Value]
+) -> list[Value]:
+    """One broadcast gradient meets a row of values; units are (bytes in the row, lanes)."""
+    return [
+        emit.fma(emit.splat(slope, lanes), emit.load(row + there, vector(FLOAT, lanes)), total)
+        for (there, lanes), total in zip(units, sums, strict=True)
+    ]
 
 
-def _winner(
-    kernel: WinnerFilterGradient | WinnerInputGradient,
-    emit: Emit,
-    places: Place,
-    gradient: Place,
-    number: Index,
-) -> tuple[Value, Value]:
-    """(cell, gradient) of the winner at `number` for the filter that the places start with."""
-    step = kernel.filters * BYTES
-    cell = emit.resize(emit.load(places.step(number, step), I32), I64)
-    return cell, emit.load(gradient.step(number, step), FLOAT)
+# ------------------------------------------------------------------------- the filter's gradient
 
 
 def build_filter(kernel: WinnerFilterGradient, name: str, module: Module) -> None:
     """Add the function of a filter's gradient to the module."""
     frame = open_kernel(module, name, operands(kernel))
-    emit = frame.emit
+    emit, entries = frame.emit, Place(frame.scratch)
     x, places, gradient, result = (Place(operand) for operand in frame.operands)
-    cell_bytes = kernel.channels * BYTES
-    units = _units(kernel, emit.lanes)
+    high, wide = kernel.windows
+    pixel, row = kernel.channels * BYTES, kernel.filters * BYTES
+    line = kernel.image[1] * pixel
+    tall, broad = kernel.size
+    cells = [i * line + j * pixel for i in range(tall) for j in range(broad)]
+    in_window = Place(emit.symbol(module.table(struct.pack(f"={len(cells)}i", *cells))))
+    groups = _passes(_units(kernel, emit.lanes), emit.target)
 
-    def sample(number: Index) -> None:
-        image = x.step(number, kernel.image[0] * kernel.image[1] * cell_bytes)
-        mine = places.step(number, kernel.windows * kernel.filters * BYTES)
-        slopes = gradient.step(number, kernel.windows * kernel.filters * BYTES)
-        for group in _passes(units, emit.target):
-            with emit.loop(0, kernel.filters) as filters:
-                sums = result.step(filters.index, _filter_bytes(kernel))
-                start = [
-                    emit.load(sums + unit.in_filter, vector(FLOAT, unit.lanes)) for unit in group
-                ]
-                here = mine.step(filters.index, BYTES), slopes.step(filters.index, BYTES)
-                with emit.loop(0, kernel.windows, carry=start) as windows:
-                    cell, slope = _winner(kernel, emit, *here, windows.index)
-                    corner = image.step(cell, cell_bytes)
-                    windows.next = [
-                        emit.fma(
-                            emit.splat(slope, unit.lanes),
-                            emit.load(corner + unit.in_image, vector(FLOAT, unit.lanes)),
-                            total,
-                        )
-                        for unit, total in zip(group, windows.carry, strict=True)
-                    ]
-                for unit, total in zip(group, windows.result, strict=True):
+    def listed(mine: Place, slopes: Place, rows: Value | int, corner: Index) -> Value:
+        """Write the list of one filter; an entry stays only if its gradient is no zero."""
+        with emit.loop(0, rows, carry=[emit.value(0, I64)], nonempty=True) as y:
+            with emit.loop(0, wide, carry=y.carry) as at:
+                number = y.index * wide + at.index
+                (count,) = at.carry
+                cell = emit.load(mine.step(number, row), I32)
+                slope = emit.load(slopes.step(number, row), FLOAT)
+                window = corner + y.index * (tall * line)
+                window += at.index * (broad * pixel)
+                place = emit.load(in_window.step(emit.resize(cell, I64), BYTES), I32)
+                entry = entries.step(count, ENTRY_BYTES)
+                emit.store(emit.resize(window.on(emit), I32) + place, entry)
+                emit.store(slope, entry + BYTES)
+                at.next = [count + emit.cast("zext", slope.differs(0.0), I64)]
+            y.next = at.result
+        return y.result[0]
+
+    def band(sample: Index, first: Index, rows: Value | int) -> None:
+        image = x.step(sample, kernel.image[0] * line)
+        mine, slopes = (
+            side.step(sample, high * wide * row).step(first, wide * row)
+            for side in (places, gradient)
+        )
+        with emit.loop(0, kernel.filters) as filters:
+            here = [side.step(filters.index, BYTES) for side in (mine, slopes)]
+            count = listed(here[0], here[1], rows, first * (tall * line))
+            sums = result.step(filters.index, _filter_bytes(kernel))
+            for group in groups:
+                units = [(unit.in_image, unit.lanes) for unit in group]
+                start = [emit.load(sums + u.in_filter, vector(FLOAT, u.lanes)) for u in group]
+                with emit.loop(0, count, carry=start) as at:
+                    entry = entries.step(at.index, ENTRY_BYTES)
+                    corner = image.step(emit.resize(emit.load(entry, I32), I64))
+                    slope = emit.load(entry + BYTES, FLOAT)
+                    at.next = _terms(emit, slope, corner, units, at.carry)
+                for unit, total in zip(group, at.result, strict=True):
                     emit.store(total, sums + unit.in_filter)
 
-    _samples(kernel, frame, sample)
+    most = _band(kernel)
+    with (
+        emit.loop(*Axis(kernel.batch, split=True).bounds(frame)) as samples,
+        emit.loop(0, high, most) as bands,
+    ):
+        rows: Value | int = most
+        if high % most:
+            left = high - bands.index.on(emit)
+            rows = emit.select(left < most, left, most)
+        band(samples.index, bands.index, rows)
     emit.finish()
+
+
+# ------------------------------------------------------------------------- the input's gradient
 
 
 def build_input(kernel: WinnerInputGradient, name: str, module: Module) -> None:
     """Add the function of an input's gradient to the module."""
     frame = open_kernel(module, name, operands(kernel))
-    emit = frame.emit
+    emit, scratch = frame.emit, Place(frame.scratch)
     places, gradient, weights, result = (Place(operand) for operand in frame.operands)
-    cell_bytes = kernel.channels * BYTES
-    units = _units(kernel, emit.lanes)
+    (high, wide), (tall, broad) = kernel.windows, kernel.size
+    pixel = kernel.channels * BYTES
+    line, row = kernel.image[1] * pixel, kernel.filters * BYTES
+    cell_bytes = _words(kernel) * WORD_BYTES
+    groups = _passes(_units(kernel, emit.lanes), emit.target)
 
-    def sample(number: Index) -> None:
-        image_bytes = kernel.image[0] * kernel.image[1] * cell_bytes
-        image = result.step(number, image_bytes)
-        emit.clear(image, image_bytes)
-        mine = places.step(number, kernel.windows * kernel.filters * BYTES)
-        slopes = gradient.step(number, kernel.windows * kernel.filters * BYTES)
-        for group in _passes(units, emit.target):
-            with emit.loop(0, kernel.filters) as filters:
-                filter_ = weights.step(filters.index, _filter_bytes(kernel))
-                values = [
-                    emit.load(filter_ + unit.in_filter, vector(FLOAT, unit.lanes)) for unit in group
-                ]
-                here = mine.step(filters.index, BYTES), slopes.step(filters.index, BYTES)
-                with emit.loop(0, kernel.windows) as windows:
-                    cell, slope = _winner(kernel, emit, *here, windows.index)
-                    # Relu leaves many winners without gradient; NaN counts as one.
-                    with emit.when(slope.differs(0.0)):
-                        corner = image.step(cell, cell_bytes)
-                        for unit, value in zip(group, values, strict=True):
-                            place = corner + unit.in_image
-                            old = emit.load(place, vector(FLOAT, unit.lanes))
-                            emit.store(emit.fma(emit.splat(slope, unit.lanes), value, old), place)
+    def note(mine: Place, slopes: Place, words: Place, count: int) -> None:
+        """Write a word for every cell of a window: `count` filters from here on."""
+        found = [emit.value(0, I64)] * (tall * broad)
+        for first, lanes in _widths(count, emit.lanes):
+            cells = emit.load(mine + first * BYTES, vector(I32, lanes))
+            sloped = emit.load(slopes + first * BYTES, vector(FLOAT, lanes)).differs(0.0)
+            for cell in range(tall * broad):
+                bits = emit.lane_bits(cells.equal(cell) & sloped)
+                found[cell] = found[cell] | (bits << first if first else bits)
+        for cell, word in enumerate(found):
+            emit.store(word, words + cell * cell_bytes)
 
-    _samples(kernel, frame, sample)
+    def add(corner: Place, slopes: Place, words: Place, group: Sequence[_Unit]) -> None:
+        """Add what all filters give to the cells around one that they won."""
+        units = [(unit.in_filter, unit.lanes) for unit in group]
+        start = [emit.load(corner + unit.in_image, vector(FLOAT, unit.lanes)) for unit in group]
+        with emit.loop(0, _words(kernel), carry=start) as at:
+            word = emit.load(words.step(at.index, WORD_BYTES), I64)
+            won = emit.intrinsic("ctpop", I64, word)
+            with emit.loop(0, won, carry=[word, *at.carry]) as bits:
+                left, *sums = bits.carry
+                lowest = emit.intrinsic("cttz", I64, left, emit.value(1, I1))
+                number = at.index * WORD + index(lowest)
+                slope = emit.load(slopes.step(number, BYTES), FLOAT)
+                filter_ = weights.step(number, _filter_bytes(kernel))
+                bits.next = [left & (left - 1), *_terms(emit, slope, filter_, units, sums)]
+            at.next = bits.result[1:]
+        for unit, total in zip(group, at.result, strict=True):
+            emit.store(total, corner + unit.in_image)
+
+    def image_of(sample: Index) -> None:
+        image = result.step(sample, kernel.image[0] * line)
+        emit.clear(image, kernel.image[0] * line)
+        mine, slopes = (side.step(sample, high * wide * row) for side in (places, gradient))
+        with emit.loop(0, high * wide) as windows:
+            cells, given = (side.step(windows.index, row) for side in (mine, slopes))
+            words = scratch.step(windows.index, _window_bytes(kernel))
+            whole, rest = divmod(kernel.filters, WORD)
+            with emit.loop(0, whole) as number:
+                filters = number.index * (WORD * BYTES)
+                here = words.step(number.index, WORD_BYTES)
+                note(cells.step(filters), given.step(filters), here, WORD)
+            if rest:
+                filters = index(whole * WORD * BYTES)
+                here = words + whole * WORD_BYTES
+                note(cells.step(filters), given.step(filters), here, rest)
+        for group in groups:
+            with emit.loop(0, high) as y, emit.loop(0, wide) as x:
+                window = y.index * wide + x.index
+                words = scratch.step(window, _window_bytes(kernel))
+                corner = image.step(y.index, tall * line).step(x.index, broad * pixel)
+                with emit.loop(0, tall) as i, emit.loop(0, broad) as j:
+                    add(
+                        corner.step(i.index, line).step(j.index, pixel),
+                        slopes.step(window, row),
+                        words.step(i.index * broad + j.index, cell_bytes),
+                        group,
+                    )
+
+    with emit.loop(*Axis(kernel.batch, split=True).bounds(frame)) as samples:
+        image_of(samples.index)
     emit.finish()

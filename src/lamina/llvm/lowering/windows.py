@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lamina.errors import ShapeError
 from lamina.ir.contractions import Window, WindowGrad
 from lamina.ir.graph import Node
-from lamina.ir.winners import WindowArgMax
+from lamina.ir.winners import WindowArgMax, WinnerFilterGrad, WinnerInputGrad
 from lamina.llvm import kernel
 from lamina.llvm.body import BodyBuilder, Operands
 from lamina.llvm.fuse import Group
@@ -55,7 +55,7 @@ def lower_window(work: Workspace, group: Group) -> None:
         match node.op:
             case WindowArgMax():
                 results.append((cell, "argmax"))
-                core[node] = _place_in_image(after, len(results) - 1, node.op)
+                core[node] = Core(len(results) - 1, node.dtype)
             case Window(kind="max"):
                 argument = cell
                 if bounds:
@@ -85,23 +85,6 @@ def lower_window(work: Workspace, group: Group) -> None:
     work.add(spec, operands, names(group), mode, extent)
 
 
-def _place_in_image(after: BodyBuilder, result: int, op: WindowArgMax) -> Instruction:
-    """The cell in the image from the position in the window that a reduction gives."""
-    rows, columns = op.size
-    position = after.emit(Core(result, "int32"))
-    corner = (0, rows * op.pitch, columns, 0)
-    cell = after.scalar(
-        "add", after.emit(kernel.Position("int32", 0, corner)), position, dtype="int32"
-    )
-    for row in range(1, rows):
-        below = after.scalar("ge", position, after.constant(row * columns, "int32"), dtype="bool")
-        further = after.constant(op.pitch - columns, "int32")
-        none = after.constant(0, "int32")
-        shift = after.scalar("where", below, further, none, dtype="int32")
-        cell = after.scalar("add", cell, shift, dtype="int32")
-    return after.instructions[cell]
-
-
 def lower_window_gradient(work: Workspace, node: Node, op: WindowGrad, group: Group) -> None:
     """The gradient of a pooling, taken window by window."""
     operands = Operands()
@@ -128,7 +111,7 @@ def lower_window_gradient(work: Workspace, node: Node, op: WindowGrad, group: Gr
     work.add(spec, operands, node.op.name, mode, batch)
 
 
-def lower_winner_filter(work: Workspace, node: Node) -> None:
+def lower_winner_filter(work: Workspace, node: Node, op: WinnerFilterGrad) -> None:
     """The gradient of a filter behind max pooling, from the winners alone."""
     operands = Operands()
     x, places, _ = node.inputs
@@ -142,7 +125,8 @@ def lower_winner_filter(work: Workspace, node: Node) -> None:
         batch,
         (int(x.shape[1]), int(x.shape[2])),
         (high, wide),
-        int(places.shape[1]) * int(places.shape[2]),
+        (int(places.shape[1]), int(places.shape[2])),
+        op.size,
         channels,
         filters,
     )
@@ -150,7 +134,7 @@ def lower_winner_filter(work: Workspace, node: Node) -> None:
     work.keep_partial(node, views)
 
 
-def lower_winner_input(work: Workspace, node: Node, group: Group) -> None:
+def lower_winner_input(work: Workspace, node: Node, op: WinnerInputGrad, group: Group) -> None:
     """The gradient of an image behind max pooling, from the winners alone."""
     operands = Operands()
     places, _, w = node.inputs
@@ -162,7 +146,8 @@ def lower_winner_input(work: Workspace, node: Node, group: Group) -> None:
         batch,
         (int(high), int(wide)),
         (int(w.shape[1]), int(w.shape[2])),
-        int(places.shape[1]) * int(places.shape[2]),
+        (int(places.shape[1]), int(places.shape[2])),
+        op.size,
         int(channels),
         int(w.shape[0]),
     )
