@@ -280,16 +280,17 @@ def rewrite(
     return [new[root] for root in roots]
 
 
-def rebuilt(node: Node, inputs: tuple[Node, ...]) -> Node:
-    """The same op on other inputs, keeping the layer and the user's line of the original."""
-    key = (node.op, *map(id, inputs))
+def rebuilt(node: Node, inputs: tuple[Node, ...], op: Op | None = None) -> Node:
+    """The same op (or another) on other inputs, with the original's layer and line."""
+    op = op or node.op
+    key = (op, *map(id, inputs))
     with _lock:
         known = _table.get(key)
     if known is not None:
         return known
-    inferred = node.op.infer(*(i.types if len(i.types) > 1 else i.types[0] for i in inputs))
+    inferred = op.infer(*(i.types if len(i.types) > 1 else i.types[0] for i in inputs))
     types = inferred if isinstance(inferred, tuple) else (inferred,)
-    fresh = Node(node.op, inputs, types, node.scope, node.line)
+    fresh = Node(op, inputs, types, node.scope, node.line)
     with _lock:
         return _table.setdefault(key, fresh)
 

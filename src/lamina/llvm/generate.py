@@ -19,6 +19,7 @@ from lamina.llvm.task import Task
 from lamina.llvm.verify import verify
 from lamina.llvm.words import Sizes
 from lamina.transform.absorb import absorb
+from lamina.transform.crop import crop
 from lamina.transform.simplify import simplify
 from lamina.transform.tables import use_tables
 from lamina.transform.winners import use_winners
@@ -41,7 +42,7 @@ def generate(
     parts = choices.parts(capacity)
     simple = simplify(program.with_roots(write_out(program.roots)))
     simple = simple.with_roots(use_tables(simple.roots, capacity))
-    simple = simple.with_roots(use_winners(absorb(arrange(simple.roots))))
+    simple = simple.with_roots(crop(use_winners(absorb(arrange(simple.roots)))))
     lowered = lower(simple, capacity, parts)
     planned = plan(lowered, capacity, parts, apart=config.arena() == "apart")
     verify(planned)
