@@ -21,7 +21,7 @@ from lamina import config, tree
 from lamina.errors import ShapeError, TraceError, layout
 from lamina.executor import Executable
 from lamina.ir import scalar
-from lamina.ir.control import bodies
+from lamina.ir.control import Cond, bodies, endless
 from lamina.ir.graph import Input, Node, apply, constant, input_node, toposort
 from lamina.ir.program import Program
 from lamina.reference import compile_reference
@@ -217,8 +217,8 @@ def captured(value: np.ndarray) -> Variable:
 def executor_for(program: Program, capacity: int) -> Executable:
     """Compile a program for up to `capacity` rows, with the executor of the configuration.
 
-    A program with an op that only NumPy can compute (a factorisation) runs on the reference
-    executor, with a warning.
+    A program with an op that only NumPy can compute (a factorisation, a `while_loop` inside of a
+    branch) runs on the reference executor, with a warning.
     """
     if config.executor() == "reference":
         return compile_reference(program, capacity)
@@ -237,13 +237,19 @@ def executor_for(program: Program, capacity: int) -> Executable:
 
 
 def interpreted(roots: Sequence[Node]) -> set[str]:
-    """The names of the ops that have a meaning in NumPy, but no kernel."""
+    """The names of the ops that have a meaning in NumPy, but no kernel.
+
+    Native code computes both sides of a branch, so a side with a loop that need not end is none
+    for it.
+    """
     found: set[str] = set()
     for node in toposort(roots):
         if isinstance(node.op, Interpreted):
             found.add(node.op.name)
         for body in bodies(node.op).values():
             found |= interpreted(body.results)
+            if isinstance(node.op, Cond) and endless(body.results):
+                found.add("a while_loop inside of cond")
     return found
 
 

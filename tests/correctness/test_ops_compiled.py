@@ -80,9 +80,17 @@ def test_ops_that_need_values_say_so_in_a_trace(name):
         trace(getattr(ops, name), Type((4,)))
 
 
+def unending(x):
+    return ops.while_loop(lambda y: True, lambda y: y, x)
+
+
 @pytest.mark.parametrize(
     ("function", "name"),
     [
+        (
+            lambda x: ops.cond(ops.sum(x) < 0.0, lambda: unending(x), lambda: x),
+            "a while_loop inside",
+        ),
         (lambda x: ops.inv(x + 3.0 * ops.eye(3)), "inv"),
         (lambda x: ops.map(lambda y: ops.det(y + 3.0 * ops.eye(3)), x[None]), "det"),
     ],

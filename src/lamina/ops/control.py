@@ -30,10 +30,13 @@ class Closed:
     structure: Any
 
 
-def closed(function: Callable[..., Any], types: Sequence[Type], packs: Any) -> Closed:
+def closed(
+    function: Callable[..., Any], types: Sequence[Type], packs: Any, own: tuple[type, ...] = ()
+) -> Closed:
     """Run `function` on fresh parameters and close the graph over the outer nodes it read.
 
     packs   gives the arguments of the function from the list of parameter tensors
+    own     ops that stay inside, although they do not depend on the parameters
     """
     parameters = [input_node(type) for type in types]
     # Parameters have no values, so that nothing may be realised while the body is built.
@@ -44,7 +47,7 @@ def closed(function: Callable[..., Any], types: Sequence[Type], packs: Any) -> C
     free: dict[Node, None] = {}
     order = toposort(leaves)
     for node in order:
-        if any(parent in inner for parent in node.inputs):
+        if isinstance(node.op, own) or any(parent in inner for parent in node.inputs):
             inner.add(node)
     for node in order:
         if node in inner:
@@ -89,7 +92,8 @@ def cond(pred: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> 
 
 
 def _branch(function: Callable[[], Any]) -> Closed:
-    return closed(function, [], lambda _: ())
+    """A side of a branch. A loop in it may be one that ends only where the side is taken."""
+    return closed(function, [], lambda _: (), own=(control.While,))
 
 
 def _widened(side: Closed, inputs: list[Node]) -> control.Body:
