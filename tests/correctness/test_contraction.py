@@ -309,3 +309,24 @@ def drawn(seed: int) -> Case:
 def test_a_random_specification(seed):
     case = drawn(seed)
     check(case, TARGETS[seed % len(TARGETS)])
+
+
+def prefetches(case: Case) -> int:
+    """How many lines the tiles of a kernel ask for."""
+    module = Module(TARGETS[0])
+    contraction.build(case.kernel, "kernel", module)
+    return module.text().count("call void @llvm.prefetch")
+
+
+def test_long_sums_ask_for_the_lines_that_their_epilogue_touches():
+    plain, residual = (dot(8, 32, 100, kind=kind) for kind in ("none", "residual"))
+    assert prefetches(dot(8, 32, 5, kind="residual")) == 0
+    assert prefetches(plain) > 0
+    assert prefetches(residual) == 2 * prefetches(plain)
+    # A bias is the same for all rows, so it is there already.
+    assert prefetches(dot(8, 32, 100, kind="bias_relu")) == prefetches(plain)
+
+
+def test_sums_that_wait_in_memory_are_asked_for_a_tile_ahead():
+    added = dot(64, 64, BATCH * 16, rows=4, a_transposed=True, split=2, accumulate=True)
+    assert prefetches(added) > 0

@@ -31,6 +31,10 @@ USUAL_ROWS = (8, 16, 32)
 # Multiply-adds, and terms of a sum, that may be written out one after another.
 LONGEST_BODY = 150
 MOST_WRITTEN_OUT = 12
+# Terms of a sum from which on the lines that its epilogue touches are asked for before its terms
+# are added: fewer leave no time for a line to arrive.
+PREFETCHED_TERMS = 32
+LINE_BYTES = 64
 # Bytes of both operands that one pass over a sum may touch before it is cut into blocks.
 PASS_BYTES = 1 << 19
 # Taps are taken one after another where fewer than this share of the positions of a copy with its

@@ -7,8 +7,9 @@ is the same sequence of multiply-adds in each of them, so a result never depends
 from __future__ import annotations
 
 import itertools
+import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from lamina.llvm import choices, maths
@@ -120,6 +121,7 @@ class Tiles:
         """Compute the sums of one tile and hand them on."""
         corners = self._corners(where)
         sums = self._initial(where, corners)
+        self._prefetch(where, corners)
         sums = self._run(where, corners, sums)
         if where.sums:
             self._keep(where, corners, sums)
@@ -149,6 +151,51 @@ class Tiles:
                 for v in range(where.vectors)
             ]
         return [self.emit.zeros(self.type)] * (len(corners) * where.vectors)
+
+    # --------------------------------------------------------------- lines that will be needed
+
+    def _prefetch(self, where: Where, corners: list[dict[int, int]]) -> None:
+        """Ask for the lines that the epilogue touches, so that they come while terms are added.
+
+        Sums that stand in memory are read at once: there, ask for those of the next tile.
+        """
+        enough = choices.PREFETCHED_TERMS
+        if math.prod(terms.count or enough for terms in where.terms) < enough:
+            return
+        if where.sums or self.kernel.accumulate:
+            corners = self._next(where, corners)
+        for corner in corners:
+            for v in range(0, where.vectors, self._vectors_a_line):
+                for start, write in self._touched(where, corner, v):
+                    self.emit.prefetch(start, write=write, locality=3)
+
+    @property
+    def _vectors_a_line(self) -> int:
+        return max(1, choices.LINE_BYTES // (self.lanes * itemsize(self.kernel.accumulator)))
+
+    def _next(self, where: Where, corners: list[dict[int, int]]) -> list[dict[int, int]]:
+        """The rows of the tile behind this one on the innermost axis of rows."""
+        axis = next((item for item in reversed(self.schedule.order) if item in where.rows), None)
+        if axis is None:
+            return []
+        return [{**corner, axis: corner[axis] + where.rows[axis]} for corner in corners]
+
+    def _touched(
+        self, where: Where, corner: dict[int, int], v: int
+    ) -> Iterator[tuple[Place, bool]]:
+        """Where a vector of results is written, and what is read for it alone."""
+        if where.sums:
+            yield self._sum_place(where, corner, v), True
+            return
+        point = self._in_space(where, corner, v)
+        for one in (*self.kernel.body, *self.kernel.stores):
+            if not isinstance(one, Load | Store):
+                continue
+            shared = not one.strides[self.column] or not any(one.strides[: self.column])
+            if isinstance(one, Store) or not (shared or one.guards):
+                operand = self.operands[one.operand]
+                start = place(operand, point, one.strides, one.offset, one.dtype)
+                yield start, isinstance(one, Store)
 
     # --------------------------------------------------------------- terms
 
