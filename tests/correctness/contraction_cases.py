@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -290,6 +290,25 @@ def dot(
         high,
         flops,
     )
+
+
+def heads(
+    m: int, n: int, k: int, *, heads: int, rows: int, capacity: int, a_transposed: bool = False
+) -> Case:
+    """Products of several heads: a (batch, heads, M, K) or (batch, heads, K, M), b (batch, K, heads, N).
+
+    The rows of `b` that belong to one head lie far apart.
+    """
+    case = dot(
+        m, n, k, rows=rows, capacity=capacity, batch=(BATCH, heads), split=0,
+        a_transposed=a_transposed,
+    )  # fmt: skip
+    strides = (k * heads * n, n, 0, 1, heads * n)
+    case.kernel = replace(case.kernel, b=replace(case.kernel.b, strides=strides))
+    case.high = rows
+    case.flops = 2 * rows * heads * m * n * k
+    case.name = f"heads {heads}x{m}x{n}x{k}{' a transposed' if a_transposed else ''}"
+    return case
 
 
 @dataclass

@@ -31,6 +31,7 @@ from contraction_cases import (
     depthwise_filter,
     dot,
     filter_gradient,
+    heads,
     input_gradient,
     oracle,
     same,
@@ -152,6 +153,10 @@ PRODUCTS = [
     dot(19, 21, 40, dtype="int32", inputs=("uint8", "int8")),
     dot(19, 37, 40, inputs=("bfloat16", "bfloat16"), out_dtype="bfloat16"),
     dot(19, 37, 40, inputs=("float16", "float32"), out_dtype="float16"),
+    heads(128, 32, 128, heads=4, rows=2, capacity=3),
+    heads(37, 40, 100, heads=16, rows=1, capacity=2),
+    heads(70, 32, 60, heads=16, rows=2, capacity=2, a_transposed=True),
+    heads(33, 8, 50, heads=128, rows=1, capacity=1),
 ]
 
 CONVOLUTIONS = [
@@ -330,3 +335,12 @@ def test_long_sums_ask_for_the_lines_that_their_epilogue_touches():
 def test_sums_that_wait_in_memory_are_asked_for_a_tile_ahead():
     added = dot(64, 64, BATCH * 16, rows=4, a_transposed=True, split=2, accumulate=True)
     assert prefetches(added) > 0
+
+
+def test_columns_that_crowd_each_other_out_are_packed():
+    packs = {
+        case.name: contraction.plan(case.kernel, target).pack
+        for case in (heads(128, 32, 128, heads=4, rows=2, capacity=3), dot(128, 32, 128))
+        for target in TARGETS
+    }
+    assert packs == {"heads 4x128x32x128": "first", "dot 128x32x128": ""}

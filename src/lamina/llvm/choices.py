@@ -21,6 +21,8 @@ from lamina.types import Dimension
 
 # Bytes of `b` from which on a tile finds its columns in the second level of cache.
 FAR_BYTES = 32 << 10
+# Bytes after which addresses fall on the same set of the first cache again.
+SET_PERIOD = 4096
 # What one more size of tile, which must be compiled, may cost at most.
 VARIANT_CYCLES = 8000.0
 # Vectors of columns in a tile, at most.
@@ -57,6 +59,8 @@ WINNER_BYTES = 16 << 10
 PACKED_TERMS = 128
 PACKED_COLUMNS = 128
 PACKED_TILES = 3
+# From how many terms on few columns are packed that lie so far apart as to crowd each other out.
+CROWDED_TERMS = 48
 MANY_ROWS = 64
 # Bytes of rows of `a` that stay in the second level of cache while all columns pass by.
 ROWS_BYTES = 512 << 10
@@ -128,10 +132,48 @@ def accumulators(target: Target, vectors: int) -> int:
     return max(1, (target.registers - vectors - 1) // vectors)
 
 
-def tile_cycles(rows: int, vectors: int, *, a_vectors: bool, far: bool) -> float:
+def crowded(rows: int, row_bytes: int, distance: int) -> bool:
+    """Whether rows that lie `distance` bytes apart push each other out of the first cache.
+
+    Rows a multiple of a power of two apart share few of its sets.
+
+    >>> crowded(128, 128, 512), crowded(128, 128, 528)
+    (True, False)
+    """
+    line = max(row_bytes, LINE_BYTES)
+    share = min(1.0, line / math.gcd(distance, SET_PERIOD))
+    return rows * min(line, distance) > FAR_BYTES * share
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the terms of one pass over a sum lie in memory.
+
+    terms   along the innermost reduced axis
+    a, b    bytes from one term to the next in each operand
+    """
+
+    terms: int
+    a: int
+    b: int
+
+    def far(self, row_bytes: int) -> bool:
+        """Whether pieces of rows, of so many bytes, come from the second level for every tile."""
+        return self.b > row_bytes and crowded(self.terms, row_bytes, self.b)
+
+    @property
+    def a_far(self) -> bool:
+        """Whether each term of `a` stands in a line of its own, fetched for every tile."""
+        return self.a >= LINE_BYTES and crowded(self.terms, LINE_BYTES, self.a)
+
+
+def tile_cycles(
+    rows: int, vectors: int, *, a_vectors: bool, far: bool, a_far: bool = False
+) -> float:
     """Estimated cycles of one term of a tile's sum: two multiply-adds or two loads a cycle.
 
-    `far` says that the columns come from the second level of cache, in pieces of longer rows.
+    `far` says that the columns come from the second level of cache, in pieces of longer rows;
+    `a_far` that a line of `a` comes from there for every term.
     """
     loads = rows * vectors + vectors if a_vectors else rows + vectors
     # A multiply-add takes four cycles, so fewer than eight sums leave the units idle. A broadcast
@@ -139,7 +181,7 @@ def tile_cycles(rows: int, vectors: int, *, a_vectors: bool, far: bool) -> float
     # rows (fitted to 16x1, 8x2, 12x2, 14x2, 8x3, 9x3, 6x4 and 5x5).
     broadcasts = rows * min(0.35, 0.6 / vectors**2)
     columns = vectors * (0.4 if far else 0.25)
-    return max(rows * vectors / 2, loads / 2, 4.0) + broadcasts + columns
+    return max(rows * vectors / 2, loads / 2, 4.0) + broadcasts + columns + a_far
 
 
 def winograd_group(
@@ -240,6 +282,7 @@ def tile_shape(
     a_vectors: bool = False,
     guarded: bool = False,
     packed: bool = False,
+    spread: Spread | None = None,
 ) -> TileShape:
     """The register tile for the given axes of rows and number of column vectors.
 
@@ -249,6 +292,7 @@ def tile_shape(
     a_vectors  both operands are vectors along the columns (depthwise), nothing is broadcast
     guarded    every element is tested: much code, for the few outputs at a border
     packed     columns come from panels in scratch, one after another
+    spread     how terms lie in memory, where that is known
     """
     best, least = TileShape((1,) * len(rows), 1), math.inf
     for width in range(1, min(vectors, WIDEST_TILE) + 1):
@@ -260,7 +304,15 @@ def tile_shape(
             most = min(most, 2)
         for box in _boxes(rows, most):
             cost = _tiling_cost(
-                target, rows, box, vectors, width, terms, a_vectors=a_vectors, packed=packed
+                target,
+                rows,
+                box,
+                vectors,
+                width,
+                terms,
+                a_vectors=a_vectors,
+                packed=packed,
+                spread=spread,
             )
             if cost < least:
                 best, least = TileShape(box, width), cost
@@ -309,6 +361,7 @@ def _tiling_cost(
     *,
     a_vectors: bool,
     packed: bool,
+    spread: Spread | None,
 ) -> float:
     """Estimated cycles for everything, with a penalty for every variant that must be compiled."""
     cuts = []
@@ -332,8 +385,10 @@ def _tiling_cost(
         (across, panels), *along = combination
         count = math.prod(size for size, _ in along)
         tiles = panels * math.prod(number for _, number in along)
-        far = not packed and across < vectors and terms * vectors * target.vector_bytes > FAR_BYTES
-        cycles = tile_cycles(count, across, a_vectors=a_vectors, far=far)
+        far = across < vectors and terms * vectors * target.vector_bytes > FAR_BYTES
+        far = not packed and (far or bool(spread and spread.far(across * target.vector_bytes)))
+        a_far = bool(spread and spread.a_far)
+        cycles = tile_cycles(count, across, a_vectors=a_vectors, far=far, a_far=a_far)
         if terms <= MOST_WRITTEN_OUT:
             cycles = _short_cycles(target, count, across, terms, a_vectors=a_vectors)
         total += tiles * (terms * cycles + 12 + 2 * count * across)

@@ -170,6 +170,8 @@ def schedule(
     inside = [axis for axis in rows if axis not in around]
     blocked = [block.axis for block in blocks if block.size == 1]
     terms = [_guess(n) for axis, n in enumerate(sizes) if axis > column and axis not in blocked]
+    spread = _spread(kernel, sizes, blocks)
+    packable = not blocks and _packable(nest)
     shape = choices.tile_shape(
         target,
         tuple(_share(sizes[axis]) if axis == kernel.split else sizes[axis] for axis in inside),
@@ -177,7 +179,8 @@ def schedule(
         math.prod(terms),
         a_vectors=moves(kernel.a, column),
         guarded=bool(kernel.a.guards),
-        packed=not blocks and _packable(nest) and _many(sizes, inside, math.prod(terms)),
+        packed=packable and len(inside) == 1 and _packs_many(kernel, sizes, inside[0], spread),
+        spread=spread,
     )
     of_axis = dict(zip(inside, shape.rows, strict=True))
     summed = bool(blocks or reaches) and not kernel.accumulate
@@ -194,14 +197,16 @@ def schedule(
     order += [block for block in blocks if block not in first]
     order += [axis for axis in others if axis not in around]
     order += leading
-    if _bytes(kernel.b, sizes) > choices.RESIDENT_BYTES and not blocks:
+    # What every problem of several reads: another `b` for each need not stay.
+    shared = tuple(1 if axis in others else size for axis, size in enumerate(sizes))
+    if _bytes(kernel.b, shared) > choices.RESIDENT_BYTES and not blocks:
         order.insert(0, COLUMNS)
     else:
         order.append(COLUMNS)
     order += [axis for axis in inside if axis not in leading]
     pack = ""
-    if not blocks and _packable(nest):
-        pack = _packing(kernel, sizes, order, of_axis)
+    if packable:
+        pack = _packing(kernel, sizes, order, of_axis, spread)
     if pack == FIRST:
         order = _row_blocks(kernel, sizes, order, of_axis)
     return Schedule(
@@ -216,6 +221,18 @@ def schedule(
         reaches,
         across,
     )
+
+
+def _spread(
+    kernel: Contraction, sizes: tuple[Dimension, ...], blocks: list[Block]
+) -> choices.Spread | None:
+    """How the terms of one pass lie in memory."""
+    column, last = len(kernel.space) - 1, len(sizes) - 1
+    if not kernel.reduced or moves(kernel.a, column) or kernel.b.strides[column] != 1:
+        return None
+    cut = [block.size for block in blocks if block.axis == last]
+    a, b = (abs(side.strides[last]) * itemsize(side.dtype) for side in (kernel.a, kernel.b))
+    return choices.Spread(min([_guess(sizes[last]), *cut]), a, b)
 
 
 def _turned(kernel: Contraction) -> Contraction:
@@ -255,13 +272,27 @@ def _packable(nest: Nest) -> bool:
     return static and not kernel.b.guards and kernel.split < len(kernel.space) - 1
 
 
-def _many(sizes: tuple[Dimension, ...], rows: list[int], terms: int) -> bool:
+def _worth_packing(
+    kernel: Contraction, sizes: tuple[Dimension, ...], rows: int, spread: choices.Spread | None
+) -> bool:
+    """Whether panels serve sums that are long enough, on the axis `rows`.
+
+    Few columns need them only where they would push each other out of the first cache.
+    """
+    columns = _guess(kernel.space[-1])
+    known = not isinstance(sizes[rows], Batch) and rows != kernel.split
+    crowded = known and spread is not None and spread.far(0)
+    terms = math.prod(_guess(size) for size in kernel.reduced)
+    many = terms >= choices.PACKED_TERMS and columns >= choices.PACKED_COLUMNS
+    return many or (crowded and terms >= choices.CROWDED_TERMS)
+
+
+def _packs_many(
+    kernel: Contraction, sizes: tuple[Dimension, ...], rows: int, spread: choices.Spread | None
+) -> bool:
     """Whether panels will surely be packed: a large product of matrices."""
-    return (
-        len(rows) == 1
-        and _guess(sizes[rows[0]]) >= choices.MANY_ROWS
-        and terms >= choices.PACKED_TERMS
-    )
+    many = _guess(sizes[rows]) >= choices.MANY_ROWS
+    return many and _worth_packing(kernel, sizes, rows, spread)
 
 
 def _packing(
@@ -269,10 +300,9 @@ def _packing(
     sizes: tuple[Dimension, ...],
     order: list[Item],
     rows: dict[int, int],
+    spread: choices.Spread | None,
 ) -> str:
     """Whether packing pays, and which way."""
-    terms = math.prod(_guess(size) for size in kernel.reduced)
-    columns = _guess(kernel.space[-1])
     after = order[order.index(COLUMNS) + 1 :]
     if len(after) != 1 or not isinstance(after[0], int):
         heavy = _bytes(kernel.b, sizes) > choices.RESIDENT_BYTES
@@ -283,7 +313,7 @@ def _packing(
     unknown = isinstance(sizes[axis], Batch) or axis == kernel.split
     plain = kernel.b.strides[len(kernel.space) - 1] == 1 and kernel.b.dtype == kernel.accumulator
     enough = _guess(sizes[axis]) >= choices.PACKED_TILES * rows[axis]
-    if terms < choices.PACKED_TERMS or columns < choices.PACKED_COLUMNS:
+    if not _worth_packing(kernel, sizes, axis, spread):
         return ""
     return FIRST if (unknown and plain) or (not unknown and enough) else ""
 
