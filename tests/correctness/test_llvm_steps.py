@@ -15,8 +15,10 @@ from lamina.ir.movement import iota, reshape
 from lamina.ir.program import Program
 from lamina.ir.random import uniform
 from lamina.ir.scalar import add, cast, div, eq, exp, gt, log, mul, relu, scale, sub, where
-from lamina.llvm import choices, engine
+from lamina.llvm import choices, engine, host
 from lamina.llvm.executor import compile_llvm
+from lamina.llvm.generate import generate
+from lamina.llvm.kernel import Contraction, Elementwise
 from lamina.reference import compile_reference
 from lamina.transform.gradient import gradients
 from lamina.types import Batch, Type
@@ -78,6 +80,22 @@ def embedded():
     return Program((x, y), (*weights, rate), (loss,), (*descent(loss, weights, rate), None))
 
 
+def dense():
+    """Two dense layers with momentum: three weights and a slot for each."""
+    x, y = input_node(Type((B, 11)), "x"), input_node(Type((B,), "int32"), "y")
+    weights = [weight(11, 18), weight(18), weight(18, 5)]
+    slots = [weight(*one.shape) for one in weights]
+    rate = input_node(Type(()), "rate")
+    h = relu(biased(dot(x, weights[0]), weights[1]))
+    loss = cross_entropy(dot(h, weights[2]), y)
+    slopes = gradients([loss], [constant(1.0)], weights)
+    moved = [add(scale(slot, 0.9), slope) for slot, slope in zip(slots, slopes, strict=True)]
+    new = [
+        sub(w, mul(broadcast(rate, w.shape, ()), m)) for w, m in zip(weights, moved, strict=True)
+    ]
+    return Program((x, y), (*weights, *slots, rate), (loss,), (*new, *moved, None))
+
+
 def states_of(program, rng):
     states = []
     for node in program.states:
@@ -99,7 +117,7 @@ def rows_of(program, count, rng):
     return [data, rng.integers(0, 5, count).astype(np.int32)]
 
 
-PROGRAMS = pytest.mark.parametrize("build", [convolutional, embedded])
+PROGRAMS = pytest.mark.parametrize("build", [convolutional, embedded, dense])
 
 
 def trained(executable, program, seed=0, count=31, batch=CAPACITY, steps=None):
@@ -166,6 +184,24 @@ def test_the_number_of_threads_changes_no_bit(build, monkeypatch):
             results.append(trained(executable, program))
     assert same_bits(results[0], results[1])
     assert same_bits(results[0], results[2])
+
+
+def test_on_one_thread_an_update_is_the_epilogue_of_its_gradient(monkeypatch):
+    program = dense()
+
+    def updates(most):
+        monkeypatch.setattr(choices, "SMALLEST_THREADED_STEP", most)
+        tasks = [task for task, _, _ in generate(program, CAPACITY, host.detect()).tasks]
+        written = {
+            buffer.label: task
+            for task in tasks
+            for buffer in task.written_buffers()
+            if buffer.place == "state"
+        }
+        return [type(written[label].kernel) for label in ("w11x18", "w18x5")]
+
+    assert updates(1e9) == [Contraction] * 2
+    assert updates(0.0) == [Elementwise] * 2
 
 
 @PROGRAMS

@@ -68,7 +68,7 @@ def exact(program, inputs, padding):
 
 
 def kernels(program, capacity=8):
-    steps = lower(program, capacity, parts(capacity)).steps
+    steps = lower(program, capacity, parts(capacity, 64)).steps
     return {type(step.kernel) for step in steps}
 
 

@@ -460,13 +460,16 @@ BLOCK_BYTES = 800_000
 SMALLEST_BLOCK = 8
 
 
-def parts(capacity: int) -> int:
-    """Into how many parts the batch is cut where it is summed; fixed by the capacity alone.
+def parts(capacity: int, threads: int) -> int:
+    """Into how many parts the batch is cut where it is summed; fixed by the program alone.
 
-    >>> parts(1), parts(32), parts(1024)
-    (1, 2, 8)
+    threads   on how many the program is meant to run, whatever there is: for one, parts serve
+              nobody, and a sum that is taken whole can have an epilogue
+
+    >>> parts(1, 64), parts(32, 64), parts(1024, 64), parts(32, 1)
+    (1, 2, 8, 1)
     """
-    if capacity < 2:
+    if capacity < 2 or threads == 1:
         return 1
     return 2 if capacity < 128 else 4 if capacity < 512 else 8
 

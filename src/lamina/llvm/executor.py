@@ -23,7 +23,7 @@ from lamina.executor import Array, Executable
 from lamina.ir.control import endless
 from lamina.ir.graph import Node
 from lamina.ir.program import Program
-from lamina.llvm import cache, choices, engine, host, pool
+from lamina.llvm import cache, engine, host, pool
 from lamina.llvm.faults import Checked, FaultArea
 from lamina.llvm.fingerprint import fingerprint
 from lamina.llvm.words import (
@@ -51,11 +51,10 @@ _POISON = 0xFF  # bytes of a NaN in every float type
 def compile_llvm(program: Program, capacity: int) -> LlvmExecutable:
     """Compile a program whose batch has room for `capacity` rows (1 if it has no batch)."""
     target = host.detect()
-    parts = choices.parts(capacity)
     key = "\n".join(
         [
             fingerprint(program),
-            f"{capacity} {parts} {config.arena()} {config.check()}",
+            f"{capacity} {config.arena()} {config.check()}",
             target.key,
             cache.generator_digest(),
         ]

@@ -81,11 +81,14 @@ class Fusion:
 
 
 class Fuser:
-    """Cut the graph of `roots` into groups; `capacity` is the batch's room in memory."""
+    """Cut the graph of `roots` into groups; `capacity` is the batch's room in memory.
 
-    def __init__(self, roots: Sequence[Node], capacity: int) -> None:
+    whole   sums over the batch are taken at once, not part by part, and may have members
+    """
+
+    def __init__(self, roots: Sequence[Node], capacity: int, *, whole: bool = False) -> None:
         self.roots = list(dict.fromkeys(roots))
-        self.capacity = capacity
+        self.capacity, self.whole = capacity, whole
         self.order = _independent_first(toposort(self.roots))
         self.position = {node: i for i, node in enumerate(self.order)}
         self.readers = users(self.order)
@@ -390,10 +393,11 @@ class Fuser:
         axes = tuple(axis % len(shape) for axis in node.op.axes)
         return axes == (len(shape) - 1,) and isinstance(shape[-1], int) and shape[-1] > 0
 
-    @staticmethod
-    def over_batch(node: Node) -> bool:
-        """Whether the node sums over the batch, so that parts of the batch can be summed apart."""
+    def over_batch(self, node: Node) -> bool:
+        """Whether the node sums over the batch, so that parts of the batch are summed apart."""
         match node.op:
+            case Reduce() | Dot() if self.whole:
+                return False
             case Reduce(kind="sum", axes=axes):
                 source = node.inputs[0].type
                 if source.batch_axis is None:

@@ -18,6 +18,7 @@ from lamina.llvm.step import step_text
 from lamina.llvm.task import Task
 from lamina.llvm.verify import verify
 from lamina.llvm.words import Sizes
+from lamina.llvm.work import operations
 from lamina.transform.absorb import absorb
 from lamina.transform.crop import crop
 from lamina.transform.simplify import simplify
@@ -39,12 +40,13 @@ def generate(
     program: Program, capacity: int, target: Target, *, profile: bool = False
 ) -> Generated:
     """The LLVM text of a program's step."""
-    parts = choices.parts(capacity)
     simple = simplify(program.with_roots(write_out(program.roots)))
     simple = simple.with_roots(use_tables(simple.roots, capacity))
     simple = simple.with_roots(crop(use_winners(absorb(arrange(simple.roots)))))
+    threads = choices.threads_wanted(operations(simple.roots, capacity))
+    parts = choices.parts(capacity, threads)
     lowered = lower(simple, capacity, parts)
-    planned = plan(lowered, capacity, parts, apart=config.arena() == "apart")
+    planned = plan(lowered, capacity, parts, threads, apart=config.arena() == "apart")
     verify(planned)
     checked = config.check() == "bounds"
     step = step_text(simple, planned, lowered.inputs, target, profile=profile, checked=checked)

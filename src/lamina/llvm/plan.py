@@ -91,13 +91,14 @@ def _describe(step: Step, indent: str) -> list[str]:
     return [f"{indent}{step.mode:6} {kind} {step.label} [{step.layer}]: {', '.join(names)}"]
 
 
-def plan(lowered: Lowered, capacity: int, parts: int, *, apart: bool = False) -> Plan:
+def plan(lowered: Lowered, capacity: int, parts: int, threads: int, *, apart: bool = False) -> Plan:
     """Order the tasks in phases and lay out their memory.
 
-    apart   give every value its own memory (a switch for finding errors)
+    threads   on how many the step runs at most
+    apart    give every value its own memory (a switch for finding errors)
     """
     planner = _Planner(lowered, capacity, parts, apart=apart)
-    return planner.run()
+    return planner.run(threads)
 
 
 class _Planner:
@@ -108,7 +109,7 @@ class _Planner:
         self.writers: dict[Buffer, list[Step]] = {}
         self.readers: dict[Buffer, list[Step]] = {}
 
-    def run(self) -> Plan:
+    def run(self, threads: int) -> Plan:
         self._connect()
         for step in self.steps:
             self._earliest(step)
@@ -116,7 +117,6 @@ class _Planner:
         self._settle_updates()
         phases = self._phases()
         private = self._choose_private(phases)
-        threads = choices.threads_wanted(self._work())
         shared_bytes = self._lay_out_shared(phases)
         private_bytes = max((self._lay_out_private(phase, private) for phase in phases), default=0)
         buffers = [*self.lowered.buffers]
@@ -314,29 +314,6 @@ class _Planner:
             ],
             lambda buffer: buffer.elements(self.capacity) * itemsize(buffer.type.dtype),
         )
-
-    def _work(self) -> float:
-        """Rough operations of one step with a full batch."""
-        total = 0.0
-        for step in self.steps:
-            times = step.length if isinstance(step, Loop) else 1
-            for task in step.tasks() if isinstance(step, Loop) else [step]:
-                total += times * task_work(task, self.capacity)
-        return total
-
-
-def task_work(task: Task, capacity: int) -> float:
-    """Rough operations of a task with a full batch: points times instructions."""
-    spec = task.kernel
-    points = 1
-    for name in ("space", "reduced"):
-        for size in getattr(spec, name, ()):
-            points *= size.rows(capacity) if isinstance(size, Batch) else size
-    if points == 1:
-        extent = task.extent
-        points = extent.rows(capacity) if isinstance(extent, Batch) else extent
-    points *= getattr(spec, "columns", 1)
-    return float(points) * max(1, len(getattr(spec, "body", ())) // 2)
 
 
 def barrier(writer: Step, reader: Step, buffer: Buffer) -> int:

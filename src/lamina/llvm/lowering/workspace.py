@@ -53,7 +53,7 @@ class Workspace(ABC):
         self.buffers: list[Buffer] = []
         self.copies: dict[tuple[object, ...], View] = {}
         self.own: set[Buffer] = set()
-        self.fusion = Fuser(self.roots, capacity).run()
+        self.fusion = Fuser(self.roots, capacity, whole=parts == 1).run()
         self.fusions = [self.fusion]
         self.exported = self._exported()
         self.layer = ""
