@@ -163,6 +163,8 @@ CONVOLUTIONS = [
     convolution(Geometry(BATCH, (8, 8), 5, 20), rows=2),
     convolution(Geometry(BATCH, (28, 28), 1, 32), rows=2, kind="bias_relu"),
     convolution(Geometry(BATCH, (13, 13), 32, 64), rows=3, capacity=4, kind="bias_relu"),
+    convolution(Geometry(BATCH, (5, 5), 24, 40), rows=5, capacity=8, kind="bias_relu"),
+    convolution(Geometry(BATCH, (5, 4), 24, 40), rows=1, capacity=8, kind="bias_relu"),
     convolution(Geometry(BATCH, (5, 5), 8, 40), rows=3, part=(1, 3)),
     convolution(Geometry(BATCH, (9, 7), 3, 17, padding=same(3)), rows=2),
     convolution(Geometry(BATCH, (9, 7), 3, 17, padding=same(3)), rows=5, part=(2, 4)),

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lamina.llvm.host import Target
-from lamina.types import Dimension
+from lamina.types import Batch, Dimension
 
 # ------------------------------------------------------------------------- contractions
 
@@ -333,6 +333,10 @@ def _boxes(rows: Sequence[Dimension], most: int) -> Iterator[tuple[int, ...]]:
         largest = min(most // whole, extent) if isinstance(extent, int) else most // whole
         for size in range(1, largest + 1):
             yield (1,) * outer + (size, *inner)
+    # Rows of several small images: fewer tiles then pass through all of `b`.
+    if len(rows) > 2 and isinstance(rows[0], Batch) and isinstance(rows[-1], int):
+        for images in range(2, most // rows[-1] + 1):
+            yield (images, *(1,) * (len(rows) - 2), rows[-1])
     # Two axes cut at once: an image of rows longer than a tile, cut across.
     if len(rows) > 1 and isinstance(rows[-1], int) and isinstance(rows[-2], int):
         for high, wide in itertools.product(range(2, 5), range(2, rows[-1])):
