@@ -12,7 +12,8 @@ from emulation import Emulator, missing
 from test_contraction import check, compare, oracle
 from test_llvm_steps import same_bits
 
-from lamina import config, keras
+from benchmarks import precision
+from lamina import config, keras, mixed_precision
 from lamina.ir.contractions import conv
 from lamina.ir.contractions import dot as dot_node
 from lamina.ir.elementary import reduce_sum
@@ -293,3 +294,12 @@ def test_a_mixed_policy_multiplies_in_words(policy, monkeypatch):
     # Forward twice, and the gradient of the first layer's output.
     assert sum(isinstance(one, Narrow) for one in found) == 3
     assert history[-1] < 0.5 * history[0]
+
+
+def test_the_benchmark_measures_every_dtype(monkeypatch, capsys):
+    monkeypatch.setattr(precision, "SHAPES", ((24, 40, 32),))
+    found = precision.main(["--repeat", "1", "--workloads", "mlp", "--seconds", "0.01"])
+    assert set(found["products"]["24x40x32"]) == {"float32", "bfloat16", "int8"}
+    assert set(found["steps"]["mlp"]) == {"float32", "mixed_bfloat16"}
+    assert "mlp" in capsys.readouterr().out
+    assert mixed_precision.global_policy().name == "float32"

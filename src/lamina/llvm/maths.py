@@ -22,6 +22,7 @@ from lamina.llvm.emit import (
     element_bytes,
     like,
     parts,
+    vector,
 )
 from lamina.types import FLOATS, UNSIGNED, itemsize
 
@@ -325,6 +326,14 @@ def widen(emit: Emit, bits: Value, dtype: str) -> Value:
     result = emit.select(exponent.equal(0x0F800000), special, normal)
     result = emit.select(exponent.equal(0), small, result)
     return emit.bits(emit.bits(result, I32) | sign, FLOAT)
+
+
+def spread(emit: Emit, bits: Value, lanes: int) -> Value:
+    """The float32 with the value of a bfloat16 in every lane, without a detour over a scalar."""
+    halves = emit.splat(bits, 2 * lanes)
+    kind = vector(I32, lanes)
+    words = emit.op(kind, f"bitcast {halves.type} {halves.text} to {kind}", halves.depth)
+    return emit.bits(words << 16, FLOAT)
 
 
 # ------------------------------------------------------------------------- random bits

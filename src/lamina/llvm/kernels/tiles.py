@@ -362,6 +362,8 @@ class Tiles:
         memory = MEMORY[side.dtype]
         if across == 0:
             found = emit.load(here, memory)
+            if side.dtype == "bfloat16":
+                return self._converted(maths.spread(emit, found, self.lanes), side.dtype)
         elif across == 1:
             kind = vector(memory, self.lanes)
             found = emit.load(here, kind, mask=mask, invariant=resident and mask is None)
