@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lamina.executor import Executable
 from lamina.ir.program import Program
 from lamina.llvm import archive, engine, generate, host, kernels, runtime, words
 from lamina.llvm.emit import Module
@@ -129,15 +128,22 @@ class Emulator:
         ]
 
 
+class Elsewhere:
+    """Stands for code that is not in this process."""
+
+    def address(self, name: str) -> int:
+        return 0
+
+
 class Emulated(LlvmExecutable):
     """A program compiled for the other machine, with everything around its step as it is here."""
 
     def __init__(
         self, emulator: Emulator, program: Program, capacity: int, threads: int = 1
     ) -> None:
-        Executable.__init__(self, program, capacity)
         made = generate.generate(program, capacity, emulator.target)
-        self.emulator, self.sizes, self.wanted = emulator, made.sizes, threads
+        super().__init__(program, capacity, Elsewhere(), made.sizes)
+        self.emulator, self.wanted = emulator, threads
         self.library = emulator.linked(made.text)
 
     def threads(self) -> int:

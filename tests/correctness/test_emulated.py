@@ -8,7 +8,7 @@ from contraction_cases import oracle
 from emulation import Emulated, Emulator, missing
 from test_contraction import CASES as ALL_CASES
 from test_contraction import compare
-from test_llvm_ops import CAPACITY, NOT_NATIVE, SAMPLES, agree, program_of
+from test_llvm_ops import CAPACITY, SAMPLES, agree, program_of
 from test_llvm_steps import PROGRAMS, same_bits, trained
 
 from lamina.ir.samples import draw
@@ -45,8 +45,6 @@ def test_a_contraction_computes_its_specification(emulator, library, number):
 
 @pytest.mark.parametrize(("op", "specifications"), SAMPLES)
 def test_an_op_means_what_numpy_means(emulator, op, specifications, rng):
-    if type(op).__name__ in NOT_NATIVE:
-        pytest.skip("not compiled natively")
     program = program_of(op, specifications)
     compiled, reference = (
         Emulated(emulator, program, CAPACITY),
