@@ -157,6 +157,10 @@ PRODUCTS = [
     heads(37, 40, 100, heads=16, rows=1, capacity=2),
     heads(70, 32, 60, heads=16, rows=2, capacity=2, a_transposed=True),
     heads(33, 8, 50, heads=128, rows=1, capacity=1),
+    dot(48, 256, BATCH * 50, rows=9, capacity=9, a_transposed=True, split=2, accumulate=True),
+    dot(50, 256, BATCH * 50, rows=4, capacity=9, a_transposed=True, split=2, part=(70, 143)),
+    dot(48, 264, 700, batch=(2,), a_transposed=True, split=0, kind="bias_relu"),
+    dot(48, 256, 700, batch=(2,), a_transposed=True, split=0, kind="bias_relu"),
 ]
 
 CONVOLUTIONS = [
@@ -346,3 +350,12 @@ def test_columns_that_crowd_each_other_out_are_packed():
         for target in TARGETS
     }
     assert packs == {"heads 4x128x32x128": "first", "dot 128x32x128": ""}
+
+
+def test_columns_of_a_pass_are_packed_where_they_crowd_each_other_out():
+    def packed(columns: int) -> str:
+        case = dot(128, columns, BATCH * 50, rows=9, a_transposed=True, split=2, accumulate=True)
+        return contraction.plan(case.kernel, TARGETS[0]).pack
+
+    assert packed(512) == "first"
+    assert packed(520) == packed(64) == ""

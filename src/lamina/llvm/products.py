@@ -124,6 +124,8 @@ def _dot(node: Node, op: Dot, a: View, b: View, reordered: Reordered, *, repeate
     last = b_axes[-1]
     if last is not None and b.strides[last] != 1 and space[-1] != 1 and a_axes[-1] is None:
         order = [*(i for i in b_axes[:-1] if i is not None), *b_contract, last]
+        # The batch comes first, so that each thread can make and keep the copy of its own rows.
+        order.sort(key=lambda i: not isinstance(b.shape[i], Batch))
         b = reordered(b, tuple(order))
         places = {old: new for new, old in enumerate(order)}
         b_axes = [None if i is None else places[i] for i in b_axes]

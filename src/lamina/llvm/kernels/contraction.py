@@ -272,9 +272,7 @@ class _Loops:
         strides: list[int | Value] = [0] * len(self.plan.nest.sizes)
         for axis in reversed(range(self.column + 1, len(strides))):
             strides[axis] = step
-            size = self.plan.nest.sizes[axis]
-            assert isinstance(size, int)
-            step *= size
+            step *= self.plan.panel_terms[axis - self.column - 1]
         here = Place(self.scratch, self.plan.panel_start)
         return Panel(here, tuple(strides), write=True)
 
@@ -348,7 +346,9 @@ class _Loops:
         with emit.loop(start, stop, block.size) as at:
             end = (at.index + block.size).on(emit)
             last = stop.on(emit)
-            inside(self._part(where, axis, at.index, index(emit.select(end < last, end, last))))
+            left = emit.select(end < last, end, last) - at.index.on(emit)
+            moved = self.tiles.moved(where, axis, at.index)
+            inside(self._part(moved, axis, index(0), index(left)))
 
     def _part(self, where: Where, axis: int, start: Index, stop: Index) -> Where:
         return replace(where, terms=(Terms(axis, start, stop), *where.terms))

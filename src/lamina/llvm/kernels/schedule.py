@@ -106,12 +106,22 @@ class Schedule:
         return self.halo_bytes + (self.sums.bytes if self.sums else 0)
 
     @property
+    def panel_terms(self) -> tuple[int, ...]:
+        """How many terms along each reduced axis stand in a panel: those of one pass."""
+        passes = {one.axis: one.size for one in self.order if isinstance(one, Block)}
+        first = len(self.nest.kernel.space)
+        return tuple(
+            passes.get(first + number) or _guess(size)
+            for number, size in enumerate(self.nest.kernel.reduced)
+        )
+
+    @property
     def panel_bytes(self) -> int:
         """One panel (all terms of the columns of a tile), or all if rows are taken in blocks."""
         if not self.pack:
             return 0
         kernel = self.nest.kernel
-        terms = math.prod(_guess(size) for size in kernel.reduced)
+        terms = math.prod(self.panel_terms)
         vectors = self.vectors
         if any(isinstance(item, RowBlock) for item in self.order):
             vectors = -(-_guess(kernel.space[-1]) // self.lanes)
@@ -207,7 +217,9 @@ def schedule(
     pack = ""
     if packable:
         pack = _packing(kernel, sizes, order, of_axis, spread)
-    if pack == FIRST:
+    elif _packs_passes(kernel, sizes, order, of_axis, spread):
+        pack = FIRST
+    if pack == FIRST and packable:
         order = _row_blocks(kernel, sizes, order, of_axis)
     return Schedule(
         nest,
@@ -316,6 +328,27 @@ def _packing(
     if not _worth_packing(kernel, sizes, axis, spread):
         return ""
     return FIRST if (unknown and plain) or (not unknown and enough) else ""
+
+
+def _packs_passes(
+    kernel: Contraction,
+    sizes: tuple[Dimension, ...],
+    order: list[Item],
+    rows: dict[int, int],
+    spread: choices.Spread | None,
+) -> bool:
+    """Whether the columns of every pass over a sum are packed, for the tiles of all rows."""
+    after = order[order.index(COLUMNS) + 1 :]
+    if len(after) != 1 or not isinstance(after[0], int) or kernel.b.guards:
+        return False
+    axis, extent = after[0], sizes[after[0]]
+    blocked = [one.axis for one in order if isinstance(one, Block)]
+    inner = [n for number, n in enumerate(sizes) if number not in blocked]
+    if isinstance(extent, Batch) or kernel.split == axis or spread is None:
+        return False
+    enough = extent >= choices.PACKED_TILES * rows[axis]
+    static = all(isinstance(size, int) for size in inner[len(kernel.space) - 1 :])
+    return enough and static and spread.terms >= choices.CROWDED_TERMS and spread.far(0)
 
 
 def _row_blocks(
