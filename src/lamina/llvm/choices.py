@@ -478,15 +478,27 @@ def parts(capacity: int, threads: int) -> int:
     return 2 if capacity < 128 else 4 if capacity < 512 else 8
 
 
-def block_rows(capacity: int, parts: int, row_bytes: int) -> int:
-    """Rows that a thread takes at once through a phase, so that their values stay in its cache."""
+def block_rows(
+    capacity: int, parts: int, row_bytes: int, streamed: int = 0, constant: int = 0
+) -> int:
+    """Rows that a thread takes at once through a phase, so that their values stay in its cache.
+
+    row_bytes   of a row, written and read again
+    streamed    bytes of a row that come from other phases
+    constant    bytes that pass by once for every block: weights, and sums over the batch. Rows
+                that only pass by should weigh as much
+
+    >>> block_rows(64, 2, 100_000), block_rows(64, 2, 20_000, 180_000, 2_000_000)
+    (8, 10)
+    """
     most = -(-capacity // parts)
-    if row_bytes <= 0:
+    if row_bytes + streamed <= 0:
         return most
-    fitting = max(1, BLOCK_BYTES // row_bytes)
+    fitting = max(1, BLOCK_BYTES // (row_bytes + streamed))
     if fitting > SMALLEST_BLOCK:
         fitting -= fitting % SMALLEST_BLOCK
-    return min(most, fitting)
+    near = BLOCK_BYTES // max(row_bytes, 1)
+    return min(most, max(fitting, min(near, constant // (row_bytes + streamed))))
 
 
 # Columns of a panel, and how wide a constant matrix in a time loop must be to be cut into panels.

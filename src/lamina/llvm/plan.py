@@ -150,7 +150,8 @@ class _Planner:
         """Run everything as late as its readers allow, so that phases merge.
 
         What nothing reads ends with the last phase, unless it is a row task: its inputs would
-        have to outlive their loop.
+        have to outlive their loop. For the same reason a sum over rows goes back to where the last
+        of them are made.
         """
         last = max((step.phase for step in self.steps), default=0)
         order = {id(step): i for i, step in enumerate(self.steps)}
@@ -165,6 +166,12 @@ class _Planner:
                 step.phase = max(step.phase, min(bounds))
             elif step.mode in ("units", "single"):
                 step.phase = last
+        for step in self.steps:
+            if step.mode == "parts" and any(map(self._is_made_in_rows, step.read_buffers())):
+                self._earliest(step)
+
+    def _is_made_in_rows(self, buffer: Buffer) -> bool:
+        return any(writer.mode == "rows" for writer in self.writers.get(buffer, ()))
 
     # ------------------------------------------------------------------ state
 
@@ -289,13 +296,20 @@ class _Planner:
         if loops:
             # What a row needs at one time; weights that pass by in every step want many rows.
             row_bytes = max(map(_iteration_bytes, loops))
-        else:
-            row_bytes = pack(16) // 16 + sum(
-                _row_bytes(b)
-                for b in {b for step in phase.rows for b in step.read_buffers()}
-                if b not in private and b.type.batch_axis == 0
-            )
-        phase.block = choices.block_rows(self.capacity, self.parts, row_bytes)
+            phase.block = choices.block_rows(self.capacity, self.parts, row_bytes)
+            return pack(phase.block)
+        read = {b for step in phase.rows for b in step.read_buffers() if b not in private}
+        phase.block = choices.block_rows(
+            self.capacity,
+            self.parts,
+            pack(16) // 16,
+            sum(_row_bytes(b) for b in read if b.type.batch_axis == 0),
+            sum(
+                b.type.size_at(self.capacity) * itemsize(b.type.dtype)
+                for b in read
+                if b.type.batch_axis is None
+            ),
+        )
         return pack(phase.block)
 
     def _lay_out_shared(self, phases: list[Phase]) -> int:
