@@ -13,6 +13,7 @@ from lamina.errors import DtypeError, ShapeError, layout
 from lamina.ir.elementary import (
     HALVES,
     Reduce,
+    broadcast,
     normal_axes,
     reduce_max,
     reduce_min,
@@ -22,7 +23,7 @@ from lamina.ir.elementary import (
 from lamina.ir.graph import Node, Op, Vjp, apply, constant, rows
 from lamina.ir.indexing import scatter
 from lamina.ir.movement import flip, iota, pad, take_range, transpose
-from lamina.ir.scalar import add, cast, div, gt, lift, mul, where, zeros_like
+from lamina.ir.scalar import add, cast, div, gt, lift, mul, square, sub, where, zeros_like
 from lamina.types import Batch, Type
 
 __all__ = ["Reduce", "normal_axes", "reduce_max", "reduce_min", "reduce_prod", "reduce_sum"]
@@ -182,11 +183,68 @@ def mean(x: Node, axes: Sequence[int] | int | None = None) -> Node:
     return div(total, lift(count(x, axes, x.dtype), total))
 
 
+@dataclass(frozen=True)
+class Variance(Op):
+    """The mean square of the deviations from the mean along `axes`, which disappear.
+
+    An op of its own for its gradient. Deviations add up to zero, so none of it flows through the
+    mean, and the sum over all elements that would find this out is never taken.
+    """
+
+    axes: tuple[int, ...]
+
+    def infer(self, x: Type) -> Type:
+        if not x.is_float:
+            raise DtypeError(
+                layout("variance: takes floats.", [("input", str(x))], hint="cast it first")
+            )
+        return Reduce("sum", self.axes).infer(x)
+
+    def vjp(self, gradient: Node, out: Node, x: Node) -> Vjp:
+        if x.dtype in HALVES:
+            (wide,) = self.vjp(cast(gradient, "float32"), out, cast(x, "float32"))
+            return (wide and cast(wide, x.dtype),)
+        slope = div(add(gradient, gradient), lift(count(x, self.axes, x.dtype), gradient))
+        return (mul(_spread(slope, x, self.axes), deviations(x, self.axes)),)
+
+    def numpy(self, x: Any) -> Any:
+        wide = x.astype(np.float32) if x.dtype.name in HALVES else x
+        centred = wide - wide.mean(self.axes, keepdims=True)
+        return np.asarray(np.square(centred).mean(self.axes)).astype(x.dtype)
+
+
+def _spread(reduced: Node, x: Node, axes: tuple[int, ...]) -> Node:
+    kept = tuple(axis for axis in range(x.type.rank) if axis not in axes)
+    return broadcast(reduced, x.shape, kept)
+
+
+def deviations(x: Node, axes: tuple[int, ...]) -> Node:
+    """`x` without its mean along `axes`."""
+    return sub(x, _spread(mean(x, axes), x, axes))
+
+
+def variance(x: Node, axes: Sequence[int] | int | None = None) -> Node:
+    """The variance along `axes` (None: all) of a float value, divided by the count."""
+    return apply(Variance(normal_axes(axes, x.type.rank)), x)
+
+
+def mean_square(x: Node, axes: tuple[int, ...]) -> Node:
+    """What a `Variance` is, in other ops."""
+    if x.dtype in HALVES:
+        return cast(mean_square(cast(x, "float32"), axes), x.dtype)
+    return mean(square(deviations(x, axes)), axes)
+
+
 ArgReduce.samples = (
     (ArgReduce("max", 1), "float32 (batch, 4)"),
     (ArgReduce("min", 0), "float32 (3, 4)"),
     (ArgReduce("max", 0), "int32 (5)<3"),
     (ArgReduce("max", 0), "float32 (4, batch, 2)"),
+)
+Variance.samples = (
+    (Variance((0, 2)), "float32 (batch, 3, 4)"),
+    (Variance((1,)), "float32 (3, 5)"),
+    (Variance((0,)), "float32 (6)"),
 )
 Cumulative.samples = (
     *(

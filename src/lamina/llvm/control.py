@@ -1,7 +1,7 @@
 """Branches and named sub-graphs, written out before the graph is cut into kernels.
 
 A branch computes both sides and selects: sides are pure, and a kernel's loop has no room for a
-decision. A composite becomes its body.
+decision. A composite becomes its body, a variance the mean of squares that it is.
 """
 
 from __future__ import annotations
@@ -10,18 +10,22 @@ from collections.abc import Sequence
 
 from lamina.ir.control import Body, Composite, Cond, Scan, While, inline
 from lamina.ir.elementary import broadcast
-from lamina.ir.graph import Node, Pick, apply, rewrite
+from lamina.ir.graph import Node, Pick, apply, in_scope_of, rewrite
+from lamina.ir.reductions import Variance, mean_square
 from lamina.ir.scalar import where
 
 
 def write_out(roots: Sequence[Node]) -> list[Node]:
-    """The same values without `Cond` and `Composite`, inside of loops too."""
+    """The same values without `Cond`, `Composite` and `Variance`, inside of loops too."""
     results: dict[Node, tuple[Node, ...]] = {}
 
     def visit(node: Node) -> Node:
         match node.op:
             case Composite(body=body):
                 values = tuple(write_out(inline(body, node.inputs)))
+            case Variance(axes=axes):
+                with in_scope_of(node):
+                    values = (mean_square(node.inputs[0], axes),)
             case Cond(then=then, otherwise=otherwise):
                 flag, *inputs = node.inputs
                 yes = write_out(inline(then, inputs))

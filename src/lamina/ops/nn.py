@@ -27,7 +27,7 @@ from lamina.ops.elementwise import (
     where,
 )
 from lamina.ops.indexing import one_hot
-from lamina.ops.reductions import cumsum, max, mean, sum
+from lamina.ops.reductions import cumsum, max, mean, sum, var
 from lamina.ops.shaping import repeat, split, squeeze, transpose
 from lamina.ops.sorting import sort
 from lamina.tensor import Tensor, cast, convert, unary
@@ -254,10 +254,7 @@ def moments(
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance over `axes`."""
     tensor = floating(x)
-    centre = mean(tensor, axes, keepdims=True)
-    centred = tensor - centre
-    spread = mean(centred * centred, axes, keepdims)
-    return (centre if keepdims else mean(tensor, axes)), spread
+    return mean(tensor, axes, keepdims), var(tensor, axes, keepdims)
 
 
 @operation

@@ -117,9 +117,11 @@ def average(x: Any, axis: Any = None, weights: Any = None) -> Tensor:
 @operation
 def var(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The variance (divided by the count) over one axis, several, or all (None)."""
-    tensor = _floating(x)
-    centred = tensor - mean(tensor, axis, keepdims=True)
-    return mean(centred * centred, axis, keepdims)
+    node = _floating(x).node
+    axes = normal_axes(axis, len(node.shape))
+    if not axes:
+        return Tensor(node) - Tensor(node)
+    return _finish(reductions.variance(node, axes), node, axes, keepdims)
 
 
 @operation

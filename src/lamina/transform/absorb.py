@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lamina.ir.contractions import Conv, ConvInputGrad, Dot, Window, WindowGrad
-from lamina.ir.elementary import Broadcast, Map, broadcast
-from lamina.ir.graph import Const, Node, apply, rewrite, toposort, users
+from lamina.ir.elementary import Broadcast, Map, Reduce, broadcast, reduce_sum
+from lamina.ir.graph import Const, Node, apply, in_scope_of, rewrite, toposort, users
 from lamina.ir.movement import Reshape, reshape
-from lamina.ir.scalar import Cast
+from lamina.ir.scalar import Cast, mul, neg
 from lamina.types import Shape
 
 # How many maps a reshape may be pushed through.
@@ -16,8 +16,47 @@ DEEPEST = 6
 
 
 def absorb(roots: Sequence[Node]) -> list[Node]:
-    """Move masks behind pooling to the pooled side, and reshapes behind the maps they follow."""
-    return sink_reshapes(move_masks(roots))
+    """Move masks behind pooling to the pooled side, reshapes behind the maps they follow, and
+    factors out of sums.
+    """
+    return factor_sums(sink_reshapes(move_masks(roots)))
+
+
+def factor_sums(roots: Sequence[Node]) -> list[Node]:
+    """Take out of a sum over the batch what does not change along it.
+
+    Before: reduce_sum(mul(g, broadcast(f)))    After: mul(reduce_sum(g), f)
+
+    Behind batch normalisation the sum of g is needed anyway, for the offset's gradient.
+    """
+
+    def visit(node: Node) -> Node:
+        match node:
+            case Node(op=Reduce(kind="sum", axes=axes), inputs=(source,)):
+                if source.type.batch_axis in axes:
+                    with in_scope_of(node):
+                        return _factored(source, axes) or node
+        return node
+
+    return rewrite(roots, visit)
+
+
+def _factored(source: Node, axes: tuple[int, ...]) -> Node | None:
+    """The sum of `source` as something times a sum, or minus one."""
+    kept = tuple(axis for axis in range(source.type.rank) if axis not in axes)
+    match source:
+        case Node(op=Map(fn="neg"), inputs=(inner,)):
+            return neg(_factored(inner, axes) or reduce_sum(inner, axes))
+        case Node(op=Map(fn="mul"), inputs=(one, other)):
+            for term, factor in ((one, other), (other, one)):
+                match factor:
+                    case Node(op=Broadcast(axes=places), inputs=(fixed,)) if fixed.shape and set(
+                        places
+                    ) <= set(kept):
+                        total = _factored(term, axes) or reduce_sum(term, axes)
+                        where = tuple(kept.index(place) for place in places)
+                        return mul(total, broadcast(fixed, total.shape, where))
+    return None
 
 
 def move_masks(roots: Sequence[Node]) -> list[Node]:
