@@ -1,14 +1,23 @@
-"""What all tests share: where real data lies, and real Keras when it is installed."""
+"""What all tests share: a cache of their own, where real data lies, and real Keras."""
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+
+if "LAMINA_CACHE" not in os.environ:
+    # What experiments left in the user's cache must not be what is tested. Worker processes and
+    # scripts that tests start inherit the folder; the process that made it removes it.
+    os.environ["LAMINA_CACHE"] = tempfile.mkdtemp(prefix="lamina-tests-")
+    atexit.register(shutil.rmtree, os.environ["LAMINA_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture

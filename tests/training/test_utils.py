@@ -92,6 +92,7 @@ def test_windows_over_a_series():
 
 
 def test_windows_are_those_of_keras(keras):
+    pytest.importorskip("tensorflow", reason="Keras makes windows with tf.data")
     data, targets = np.arange(30.0), np.arange(30.0) * 2
     options = {
         "sequence_length": 4,
