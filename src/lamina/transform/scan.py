@@ -25,7 +25,7 @@ from lamina.ir.control import Body, Composite, Cond, Scan, While, scan
 from lamina.ir.elementary import Broadcast, Map, Reduce, reduce_sum
 from lamina.ir.graph import Const, Node, Op, Pick, apply, input_node, rewrite, toposort
 from lamina.ir.indexing import Scatter
-from lamina.ir.movement import Transpose, transpose
+from lamina.ir.movement import Slice, Transpose, transpose
 from lamina.ir.order import Sort, TopK
 from lamina.ir.scalar import add, zeros_like
 from lamina.transform.lift import summed_over_time
@@ -291,7 +291,8 @@ def _saved(op: Scan, results: Sequence[Node]) -> list[Node]:
     """What the backward pass reads of the forward one: carries, and what is expensive.
 
     A stored value that is read only through one elementwise function gives way to its result: the
-    sum of two products instead of both.
+    sum of two products instead of both. One that is read in slices only gives way to them: the
+    gates of a cell instead of what they are computed from.
     """
     body = op.body
     carry, elements, _ = op.split(body.parameters)
@@ -302,19 +303,37 @@ def _saved(op: Scan, results: Sequence[Node]) -> list[Node]:
     for node in passed:
         for parent in node.inputs:
             readers.setdefault(parent, set()).add(node)
-    pending, roots = list(met), set(results)
-    while pending:
-        node = pending.pop()
+    roots = set(results)
+
+    def follower(node: Node) -> Node | None:
+        """The elementwise function that alone reads a node, if there is one."""
         after = readers.get(node, set())
         if node in roots or len(after) != 1:
-            continue
+            return None
         (reader,) = after
-        if isinstance(reader.op, Map) and reader.type == node.type and reader in forward:
+        fits = isinstance(reader.op, Map) and reader.type == node.type and reader in forward
+        return reader if fits else None
+
+    pending = list(met)
+    while pending:
+        node = pending.pop()
+        reader = follower(node)
+        instead = [reader] if reader else []
+        slices = readers.get(node, set())
+        if node not in roots and _cut_up(node, slices) and any(map(follower, slices)):
+            instead = [part for part in passed if part in slices]
+        if instead:
             stored.discard(node)
-            if reader not in stored:
-                stored.add(reader)
-                pending.append(reader)
+            pending.extend(other for other in instead if other not in stored)
+            stored.update(instead)
     return _walk(results, lambda node: node in stored or node in carry)[0]
+
+
+def _cut_up(node: Node, readers: set[Node]) -> bool:
+    """Whether a value is read in slices only, which are no more than it is together."""
+    if not readers or not all(isinstance(reader.op, Slice) for reader in readers):
+        return False
+    return sum(reader.type.size_at(1) for reader in readers) <= node.type.size_at(1)
 
 
 def _walk(results: Sequence[Node], stop: Callable[[Node], bool]) -> tuple[list[Node], list[Node]]:
