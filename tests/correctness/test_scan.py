@@ -9,7 +9,7 @@ import pytest
 
 from lamina.ir.contractions import Conv, Dot, conv, dot
 from lamina.ir.control import Body, Scan, body_of, inline, scan
-from lamina.ir.elementary import broadcast, reduce_sum
+from lamina.ir.elementary import Map, broadcast, reduce_sum
 from lamina.ir.graph import input_node, toposort
 from lamina.ir.indexing import gather
 from lamina.ir.interpret import interpret
@@ -304,12 +304,15 @@ def test_a_weights_gradient_is_one_product_over_time_and_batch(rng):
     assert small.op.contract == ((0, 0), (1, 1))
 
 
-def test_the_backward_loop_of_an_lstm_reads_few_stacks(rng):
-    """Saved are the cell, one sum of products and what arrives, not the gates one by one."""
+def test_the_backward_loop_of_an_lstm_reads_the_gates(rng):
+    """Saved are the cell, the four gates and what arrives; no gate is computed again."""
     twins = Twins(CELLS["lstm"], reverse=False, rng=rng)
     roots = [*twins.loop, *gradients(twins.loop, twins.cotangents, twins.floats)]
     _, backward = scans_of(twins.simplified(roots))
-    assert backward.op.elements == 3
+    assert backward.op.elements == 6
+    maps = [node.op.fn for node in backward.op.body.nodes() if isinstance(node.op, Map)]
+    assert "sigmoid" not in maps
+    assert maps.count("tanh") == 1
 
 
 def test_what_no_carry_needs_leaves_the_loop_altogether(rng):

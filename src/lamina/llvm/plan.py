@@ -15,16 +15,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from lamina.llvm import choices
 from lamina.llvm.kernel import Elementwise, Load, Store
 from lamina.llvm.lower import Lowered
-from lamina.llvm.task import Loop, Operand, Step, Task
+from lamina.llvm.task import Loop, Operand, Step, Task, rename, same_index
 from lamina.llvm.views import Buffer, contiguous_strides
-from lamina.types import Batch, Dimension, itemsize
+from lamina.types import Batch, itemsize
 
 ALIGNMENT = 64
 
@@ -185,7 +184,7 @@ class _Planner:
                 self.steps.append(self._copy_back(fresh, state))
         if renamed:
             for step in self.steps:
-                _rename(step, renamed)
+                rename(step, renamed)
             self.lowered.buffers = [b for b in self.lowered.buffers if b not in renamed]
         self._connect()
 
@@ -196,7 +195,7 @@ class _Planner:
         writer = writers[0]
         for reader in self.readers.get(state, ()):
             if reader is writer:
-                if not _same_index(writer, fresh, state):
+                if not same_index(writer, fresh, state):
                     return False
             elif reader.phase >= writer.phase:
                 return False
@@ -337,51 +336,6 @@ def barrier(writer: Step, reader: Step, buffer: Buffer) -> int:
     if writer.mode == "rows" and reader.mode in ("rows", "parts"):
         return int(buffer.type.batch_axis is None)
     return 1
-
-
-def _same_index(task: Task, fresh: Buffer, state: Buffer) -> bool:
-    """Whether a task reads the old state only at the index at which it stores the new one."""
-    spec = task.kernel
-    numbers = {i for i, operand in enumerate(task.operands) if operand.buffer is state}
-    body = getattr(spec, "body", ())
-    after = getattr(spec, "after", body)
-    stores = [s for s in getattr(spec, "stores", ()) if task.operands[s.operand].buffer is fresh]
-    row_stores: Any = getattr(spec, "row_stores", ())
-    if len(stores) != 1 or row_stores:
-        return False
-    if type(spec).__name__ == "Contraction":
-        sides = {spec.a.operand, spec.b.operand}  # type: ignore[union-attr]  # a Contraction
-        if sides & numbers:
-            return False
-    elif type(spec).__name__ == "Reduction":
-        if any(getattr(i, "operand", -1) in numbers for i in body):
-            return False
-    elif type(spec).__name__ != "Elementwise":
-        return False
-    for instruction in after:
-        if getattr(instruction, "operand", -1) in numbers:
-            if not isinstance(instruction, Load):
-                return False
-            if not _same_place(instruction, stores[0], getattr(spec, "space", ())):
-                return False
-    return True
-
-
-def _same_place(load: Load, store: Store, space: Sequence[Dimension]) -> bool:
-    """Whether both have the same address everywhere; strides on axes of one do not matter."""
-    strides = zip(load.strides, store.strides, space, strict=True)
-    return load.offset == store.offset and all(a == b or size == 1 for a, b, size in strides)
-
-
-def _rename(step: Step, renamed: dict[Buffer, Buffer]) -> None:
-    if isinstance(step, Loop):
-        for inner in step.steps():
-            _rename(inner, renamed)
-        return
-    step.operands = tuple(
-        Operand(renamed.get(operand.buffer, operand.buffer), operand.loops)
-        for operand in step.operands
-    )
 
 
 def _row_bytes(buffer: Buffer) -> int:

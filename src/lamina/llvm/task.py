@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from lamina.llvm.kernel import Kernel
+from lamina.llvm.kernel import Kernel, Load, Store
 from lamina.llvm.views import Buffer
 from lamina.types import Dimension
 
@@ -94,3 +96,49 @@ class Loop:
 
 
 Step = Task | Loop
+
+
+def same_index(task: Task, fresh: Buffer, state: Buffer) -> bool:
+    """Whether a task reads the old state only at the index at which it stores the new one."""
+    spec = task.kernel
+    numbers = {i for i, operand in enumerate(task.operands) if operand.buffer is state}
+    body = getattr(spec, "body", ())
+    after = getattr(spec, "after", body)
+    stores = [s for s in getattr(spec, "stores", ()) if task.operands[s.operand].buffer is fresh]
+    row_stores: Any = getattr(spec, "row_stores", ())
+    if len(stores) != 1 or row_stores:
+        return False
+    if type(spec).__name__ == "Contraction":
+        sides = {spec.a.operand, spec.b.operand}  # type: ignore[union-attr]  # a Contraction
+        if sides & numbers:
+            return False
+    elif type(spec).__name__ == "Reduction":
+        if any(getattr(i, "operand", -1) in numbers for i in body):
+            return False
+    elif type(spec).__name__ != "Elementwise":
+        return False
+    for instruction in after:
+        if getattr(instruction, "operand", -1) in numbers:
+            if not isinstance(instruction, Load):
+                return False
+            if not _same_place(instruction, stores[0], getattr(spec, "space", ())):
+                return False
+    return True
+
+
+def _same_place(load: Load, store: Store, space: Sequence[Dimension]) -> bool:
+    """Whether both have the same address everywhere; strides on axes of one do not matter."""
+    strides = zip(load.strides, store.strides, space, strict=True)
+    return load.offset == store.offset and all(a == b or size == 1 for a, b, size in strides)
+
+
+def rename(step: Step, renamed: dict[Buffer, Buffer]) -> None:
+    """Let a step work on other buffers in the place of some."""
+    if isinstance(step, Loop):
+        for inner in step.steps():
+            rename(inner, renamed)
+        return
+    step.operands = tuple(
+        Operand(renamed.get(operand.buffer, operand.buffer), operand.loops)
+        for operand in step.operands
+    )

@@ -139,9 +139,9 @@ class Workspace(ABC):
         return view
 
     def packed(self, node: Node) -> View:
-        """The view of a value laid out contiguously, copied if it is not."""
+        """The view of a value that lies in one piece from its buffer's start, copied if need be."""
         view = self.required(node)
-        if is_contiguous(view, self.capacity):
+        if is_contiguous(view, self.capacity) and not view.offset:
             return view
         return self.reordered(view, tuple(range(len(view.shape))))
 
