@@ -1,23 +1,18 @@
-"""What all tests share: a cache of their own, where real data lies, and real Keras."""
+"""What all tests share: no cache of compiled steps, where real data lies, and real Keras."""
 
 from __future__ import annotations
 
-import atexit
 import importlib
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-if "LAMINA_CACHE" not in os.environ:
-    # What experiments left in the user's cache must not be what is tested. Worker processes and
-    # scripts that tests start inherit the folder; the process that made it removes it.
-    os.environ["LAMINA_CACHE"] = tempfile.mkdtemp(prefix="lamina-tests-")
-    atexit.register(shutil.rmtree, os.environ["LAMINA_CACHE"], ignore_errors=True)
+# What an experiment, or a test that changes a heuristic, left in the cache must not be what another
+# test finds there. Tests of the cache have folders of their own; scripts inherit this.
+os.environ.setdefault("LAMINA_CACHE", "off")
 
 
 @pytest.fixture
