@@ -652,3 +652,41 @@ def same(kernel: int, dilation: int = 1) -> tuple[tuple[int, int], tuple[int, in
 
 
 BATCH = Batch(1)
+
+
+def steps_gradient(
+    steps: int,
+    inner: int,
+    columns: int,
+    *,
+    rows: int,
+    capacity: int,
+    split: int = 3,
+    part: tuple[int, int] | None = None,
+    batch_first: bool = False,
+) -> Case:
+    """The weights' gradient of a time loop: sums over (time, batch) or, `batch_first`, (batch, time).
+
+    Operands 0 h (steps, batch, inner), 1 dz (steps, batch, columns), 2 dw, added to.
+    """
+    one = dot(
+        inner, columns, BATCH * steps, rows=rows, capacity=capacity, a_transposed=True, split=2,
+        accumulate=True,
+    )  # fmt: skip
+    a = (1, 0, capacity * inner, inner)
+    b = (0, 1, capacity * columns, columns)
+    reduced: tuple[Dimension, ...] = (steps, BATCH)
+    if batch_first:
+        a, b, reduced = (*a[:2], a[3], a[2]), (*b[:2], b[3], b[2]), reduced[::-1]
+    kernel = replace(
+        one.kernel,
+        reduced=reduced,
+        a=replace(one.kernel.a, strides=a),
+        b=replace(one.kernel.b, strides=b),
+        split=split,
+    )
+    extent = static_shape((inner, columns, *reduced), rows)[split]
+    low, high = part or (0, extent)
+    name = f"steps {steps}x{rows}/{capacity} {inner}x{columns} split{split}"
+    flops = one.flops // extent * (high - low)
+    return replace(one, name=name, kernel=kernel, low=low, high=high, flops=flops)

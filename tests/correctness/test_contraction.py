@@ -36,6 +36,7 @@ from contraction_cases import (
     oracle,
     same,
     single_filter,
+    steps_gradient,
 )
 from kernel_oracle import call_checked
 
@@ -161,6 +162,16 @@ PRODUCTS = [
     dot(50, 256, BATCH * 50, rows=4, capacity=9, a_transposed=True, split=2, part=(70, 143)),
     dot(48, 264, 700, batch=(2,), a_transposed=True, split=0, kind="bias_relu"),
     dot(48, 256, 700, batch=(2,), a_transposed=True, split=0, kind="bias_relu"),
+    steps_gradient(64, 60, 1024, rows=64, capacity=64),
+    steps_gradient(17, 37, 1024, rows=1, capacity=40),
+    steps_gradient(17, 48, 1030, rows=2, capacity=40),
+    steps_gradient(17, 48, 1024, rows=39, capacity=40),
+    steps_gradient(17, 48, 1024, rows=40, capacity=40, part=(20, 40)),
+    steps_gradient(17, 48, 1024, rows=40, capacity=40, part=(5, 5)),
+    steps_gradient(17, 48, 1024, rows=40, capacity=40, split=2, part=(3, 14)),
+    steps_gradient(3, 48, 256, rows=300, capacity=300),
+    steps_gradient(17, 48, 65, rows=39, capacity=40),
+    steps_gradient(50, 48, 1024, rows=9, capacity=10, batch_first=True),
 ]
 
 CONVOLUTIONS = [
@@ -359,3 +370,23 @@ def test_columns_of_a_pass_are_packed_where_they_crowd_each_other_out():
 
     assert packed(512) == "first"
     assert packed(520) == packed(64) == ""
+
+
+def test_steps_of_a_time_loop_are_packed_together_where_they_crowd_each_other_out():
+    def packed(columns: int) -> str:
+        case = steps_gradient(64, 60, columns, rows=64, capacity=64)
+        return contraction.plan(case.kernel, TARGETS[0]).pack
+
+    assert packed(1024) == "first"
+    assert packed(65) == ""
+
+
+@pytest.mark.parametrize("columns", [1024, 65])
+@pytest.mark.parametrize("rows", [1, 2, 39, 100, 300])
+def test_sums_over_steps_and_rows_keep_the_order_of_the_axes(rows, columns):
+    """The same bits as the sum over all steps x rows as one axis, however passes cut it."""
+    case = steps_gradient(5, 48, columns, rows=rows, capacity=rows)
+    one = dot(48, columns, BATCH, rows=5 * rows, a_transposed=True, split=2, accumulate=True)
+    for target in TARGETS:
+        for array, other in zip(check(case, target), check(one, target), strict=True):
+            assert array.tobytes() == other.tobytes()

@@ -62,6 +62,8 @@ PACKED_TILES = 3
 # From how many terms on few columns are packed that lie so far apart as to crowd each other out.
 CROWDED_TERMS = 48
 MANY_ROWS = 64
+# Terms of a pass with packed columns that takes several steps of the whole batch (measured).
+PACKED_PASS = 256
 # Bytes of rows of `a` that stay in the second level of cache while all columns pass by.
 ROWS_BYTES = 512 << 10
 
@@ -118,13 +120,21 @@ def giving_back(sizes: Sequence[int]) -> list[int]:
     return [left for left in range(largest) if (left + largest) % smaller < left % smaller]
 
 
-def terms_a_pass(bytes_a_term: int) -> int:
+def terms_a_pass(a: int, b: int, *, steps: bool = False) -> int:
     """Terms of a sum taken in one pass where sums stand in memory between passes.
 
     What a pass reads should lie in the first level of cache (64 channels: 96 terms, 128: 60 are
-    best), but loading and storing the sums has to pay.
+    best), but loading and storing the sums has to pay. Packed columns leave room for more.
+
+    a, b    bytes from one term to the next in each operand
+    steps   a pass takes several steps of the whole batch, and may pack its columns
+
+    >>> terms_a_pass(256, 256), terms_a_pass(1024, 4096), terms_a_pass(1024, 4096, steps=True)
+    (96, 60, 256)
     """
-    return max(60, min(120, (48 << 10) // max(bytes_a_term, 1)))
+    if steps and Spread(PACKED_PASS, a, b).far(0):
+        return PACKED_PASS
+    return max(60, min(120, (48 << 10) // max(a + b, 1)))
 
 
 def accumulators(target: Target, vectors: int) -> int:

@@ -270,8 +270,13 @@ class _Loops:
         kernel = self.kernel
         step = vectors * self.plan.lanes * itemsize(kernel.accumulator)
         strides: list[int | Value] = [0] * len(self.plan.nest.sizes)
+        rows = {one.axis: one.rows for one in self.plan.order if isinstance(one, Block)}
         for axis in reversed(range(self.column + 1, len(strides))):
-            strides[axis] = step
+            inner = rows.get(axis)
+            if inner is None:
+                strides[axis] = step
+            else:
+                strides[axis] = self._count(inner) * strides[inner]
             step *= self.plan.panel_terms[axis - self.column - 1]
         here = Place(self.scratch, self.plan.panel_start)
         return Panel(here, tuple(strides), write=True)
@@ -332,6 +337,9 @@ class _Loops:
         """Loop over a reduced axis around the tiles; the rest of its terms is left to them."""
         start, stop = self.ranges[block.axis]
         axis, emit = block.axis, self.emit
+        if block.rows is not None:
+            self._steps(block, block.rows, where, inside)
+            return
         if block.size == 1:
             with emit.loop(start, stop) as at:
                 inside(self.tiles.moved(where, axis, at.index))
@@ -344,14 +352,37 @@ class _Loops:
                 start += size * count
             return
         with emit.loop(start, stop, block.size) as at:
-            end = (at.index + block.size).on(emit)
-            last = stop.on(emit)
-            left = emit.select(end < last, end, last) - at.index.on(emit)
-            moved = self.tiles.moved(where, axis, at.index)
-            inside(self._part(moved, axis, index(0), index(left)))
+            inside(self._pass(where, block, at.index, index(block.size)))
+
+    def _steps(
+        self, block: Block, batch: int, where: Where, inside: Callable[[Where], None]
+    ) -> None:
+        """Loop over steps of whole batches: as many as fit into a pass, or one by one."""
+        emit, (start, stop) = self.emit, self.ranges[block.axis]
+        rows = self._count(batch)
+        fitting = emit.value(block.size, I64) // emit.select(rows > 1, rows, 1)
+        size = index(emit.select(fitting > 1, fitting, 1))
+        passes = (stop.on(emit) - start.on(emit) + (size + (-1)).on(emit)) // size.on(emit)
+        with emit.loop(0, passes) as at:
+            here = index(start.on(emit) + at.index.on(emit) * size.on(emit))
+            inside(self._pass(where, block, here, size))
+
+    def _pass(self, where: Where, block: Block, start: Index, size: Index) -> Where:
+        """From `start` on so many terms, or those that are left."""
+        emit, last = self.emit, self.ranges[block.axis][1].on(self.emit)
+        end = (start + size).on(emit)
+        left = emit.select(end < last, end, last) - start.on(emit)
+        moved = self.tiles.moved(where, block.axis, start)
+        return self._part(moved, block.axis, index(0), index(left))
+
+    def _count(self, axis: int) -> Value:
+        """How many rows this call is given of a batch."""
+        start, stop = self.ranges[axis]
+        return stop.on(self.emit) - start.on(self.emit)
 
     def _part(self, where: Where, axis: int, start: Index, stop: Index) -> Where:
-        return replace(where, terms=(Terms(axis, start, stop), *where.terms))
+        terms = (*where.terms, Terms(axis, start, stop))
+        return replace(where, terms=tuple(sorted(terms, key=lambda one: one.axis)))
 
     def _columns(self, where: Where, inside: Callable[[Where], None]) -> None:
         """Loop over the columns in steps of the tile's vectors; the last may be cut by a mask."""

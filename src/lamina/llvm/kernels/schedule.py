@@ -28,10 +28,15 @@ FIRST, BEFORE = "first", "before"
 
 @dataclass(frozen=True)
 class Block:
-    """A reduced axis that is looped over around the tiles, in steps of `size`."""
+    """A reduced axis that is looped over around the tiles, in steps of `size`.
+
+    Where the batch stands inside of it, on the axis `rows`, one pass takes as many steps as have
+    `size` terms together, whole batches, or a single one. So terms stay in the order of the axes.
+    """
 
     axis: int
     size: int
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,12 @@ class Schedule:
 
     @property
     def panel_terms(self) -> tuple[int, ...]:
-        """How many terms along each reduced axis stand in a panel: those of one pass."""
-        passes = {one.axis: one.size for one in self.order if isinstance(one, Block)}
+        """How many terms along each reduced axis stand in a panel: those of one pass.
+
+        Steps of several batches share the room for the terms of one.
+        """
+        blocks = [one for one in self.order if isinstance(one, Block)]
+        passes = {one.axis: one.size if one.rows is None else 1 for one in blocks}
         first = len(self.nest.kernel.space)
         return tuple(
             passes.get(first + number) or _guess(size)
@@ -243,8 +252,9 @@ def _spread(
     if not kernel.reduced or moves(kernel.a, column) or kernel.b.strides[column] != 1:
         return None
     cut = [block.size for block in blocks if block.axis == last]
+    together = [block.size for block in blocks if block.rows == last]
     a, b = (abs(side.strides[last]) * itemsize(side.dtype) for side in (kernel.a, kernel.b))
-    return choices.Spread(min([_guess(sizes[last]), *cut]), a, b)
+    return choices.Spread(min(together or [_guess(sizes[last]), *cut]), a, b)
 
 
 def _turned(kernel: Contraction) -> Contraction:
@@ -415,13 +425,18 @@ def _blocks(nest: Nest) -> list[Block]:
     if touched <= choices.PASS_BYTES or streams:
         return [Block(axis, 1) for axis in forced]
     moved = [itemsize(side.dtype) * abs(side.strides[-1]) for side in (kernel.a, kernel.b)]
-    most = choices.terms_a_pass(sum(moved))
-    terms, found = 1, []
+    many = len(kernel.reduced) > 1 and isinstance(sizes[-1], Batch)
+    most = choices.terms_a_pass(*moved, steps=many and not kernel.b.guards)
+    terms = 1
+    found: list[Block] = []
     for axis in reversed(range(first, len(sizes))):
         extent = _guess(sizes[axis])
         size = max(1, most // terms)
-        if axis in forced:
+        inner = found[-1] if found else None
+        if axis in forced or (inner and inner.rows is not None):
             found.append(Block(axis, 1))
+        elif inner and inner.size > 1 and isinstance(sizes[inner.axis], Batch):
+            found.append(Block(axis, inner.size, inner.axis))
         elif size < extent or isinstance(sizes[axis], Batch):
             found.append(Block(axis, size))
         terms *= extent
