@@ -13,9 +13,8 @@ of a mathematical library.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Self
 
+from lamina.llvm.blocks import Loop, Repeat, When
 from lamina.llvm.host import Target
 from lamina.llvm.values import (
     BITS,
@@ -59,14 +58,11 @@ __all__ = [
     "Emit",
     "Index",
     "Integer",
-    "Loop",
     "Module",
     "Operand",
     "Place",
-    "Repeat",
     "Target",
     "Value",
-    "When",
     "element_bytes",
     "index",
     "like",
@@ -657,158 +653,9 @@ class Emit:
         ]
 
 
-class Loop:
-    """A loop under construction; see `Emit.loop`."""
-
-    def __init__(
-        self,
-        emit: Emit,
-        start: Index,
-        stop: Index,
-        step: int,
-        carry: list[Value],
-        *,
-        nonempty: bool,
-    ) -> None:
-        self.emit = emit
-        self.start = start
-        self.stop = stop
-        self.step = step
-        self.carry = carry
-        self.next: Sequence[Value] = ()
-        self.result: list[Value] = []
-        self.trips: int | None = None
-        if start.number is not None and stop.number is not None:
-            self.trips = max(0, -(-(stop.number - start.number) // step))
-        self.nonempty = nonempty or bool(self.trips)
-        self._initial = carry
-        self._before = self._body = self._after = ""
-        self._head: list[str] = []
-        self.index = start
-
-    def __enter__(self) -> Self:
-        if self.trips == 1:
-            return self
-        emit = self.emit
-        self._body, self._after = emit.label(), emit.label()
-        start, stop = self.start.on(emit), self.stop.on(emit)
-        empty = None if self.nonempty else start < stop
-        emit.open_scope()
-        if empty is None:
-            emit.effect("void", f"br label %{self._body}")
-        else:
-            emit.effect("void", f"br i1 {empty.text}, label %{self._body}, label %{self._after}")
-        self._before = emit.block
-        emit.begin(self._body)
-        self._head = emit.reserve()
-        depth = emit.depth
-        self._counter = Value(emit, I64, emit.fresh(), depth)
-        self._start, self._stop = start, stop
-        self.index = Index(self._counter)
-        self.carry = [emit.akin(Value(emit, c.type, emit.fresh(), depth), c) for c in self._initial]
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            return
-        if self.trips == 1:
-            self.result = list(self.next)
-            return
-        emit = self.emit
-        after = emit.effect(I64, f"add nsw i64 {self._counter.text}, {self.step}")
-        latch = emit.block
-        rows = zip(
-            [self._counter, *self.carry],
-            [self._start, *self._initial],
-            [after, *self.next],
-            strict=True,
-        )
-        for phi, first, later in rows:
-            self._head.append(
-                f"{phi.text} = phi {phi.type} "
-                f"[{first.text}, %{self._before}], [{later.text}, %{latch}]"
-            )
-        again = emit.effect(I1, f"icmp slt i64 {after.text}, {self._stop.text}")
-        emit.effect("void", f"br i1 {again.text}, label %{self._body}, label %{self._after}")
-        emit.close_scope()
-        emit.begin(self._after)
-        for first, later in zip(self._initial, self.next, strict=True):
-            last = f"[{later.text}, %{latch}]"
-            if not self.nonempty:
-                last = f"[{first.text}, %{self._before}], {last}"
-            final = emit.effect(first.type, f"phi {first.type} {last}")
-            self.result.append(emit.akin(final, first))
-
-
 def _only_lane(mask: str) -> int | None:
     """The one lane that a constant mask lets through; None if there are others, or none."""
     lanes = mask.removeprefix("<").removesuffix(">").split(", ")
     if lanes.count("i1 true") != 1 or lanes.count("i1 false") != len(lanes) - 1:
         return None
     return lanes.index("i1 true")
-
-
-class Repeat:
-    """A loop of unknown length under construction; see `Emit.repeat`."""
-
-    def __init__(self, emit: Emit) -> None:
-        self.emit = emit
-        self._head = self._after = ""
-
-    def __enter__(self) -> Self:
-        emit = self.emit
-        self._head, self._after = emit.label(), emit.label()
-        emit.open_scope()
-        emit.effect("void", f"br label %{self._head}")
-        emit.begin(self._head)
-        return self
-
-    def only_if(self, condition: Value) -> None:
-        """Leave the loop here where the condition (i1) does not hold."""
-        body = self.emit.label()
-        branch = f"br i1 {condition.text}, label %{body}, label %{self._after}"
-        self.emit.effect("void", branch)
-        self.emit.begin(body)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.emit.effect("void", f"br label %{self._head}")
-            self.emit.close_scope()
-            self.emit.begin(self._after)
-
-
-class When:
-    """A block under a condition; see `Emit.when`."""
-
-    def __init__(self, emit: Emit, condition: Value) -> None:
-        self.emit = emit
-        self.condition = condition
-        self._after = ""
-
-    def __enter__(self) -> None:
-        emit = self.emit
-        body, self._after = emit.label(), emit.label()
-        emit.open_scope()
-        emit.effect("void", f"br i1 {self.condition.text}, label %{body}, label %{self._after}")
-        emit.begin(body)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.emit.effect("void", f"br label %{self._after}")
-            self.emit.close_scope()
-            self.emit.begin(self._after)
