@@ -140,6 +140,12 @@ def static_shape(shape: Shape, rows: int) -> tuple[int, ...]:
     return tuple(size.rows(rows) if isinstance(size, Batch) else size for size in shape)
 
 
+def fixed(size: Dimension) -> int:
+    """A dimension that is never the batch: a side of an image, a number of channels."""
+    assert isinstance(size, int)
+    return size
+
+
 def split_batch(shape: Shape) -> tuple[int, int]:
     """(product of the static sizes, factor of the batch or 0): the size as a linear form."""
     static = math.prod(size for size in shape if isinstance(size, int))

@@ -68,6 +68,11 @@ PACKED_PASS = 256
 ROWS_BYTES = 512 << 10
 
 
+def typical(size: Dimension) -> int:
+    """An extent to plan with."""
+    return size if isinstance(size, int) else size.rows(USUAL_ROWS[1])
+
+
 @dataclass(frozen=True)
 class TileShape:
     """A register tile: rows along each axis of rows, and vectors of columns."""
@@ -389,7 +394,8 @@ def _tiling_cost(
             left *= extent.factor
             for step in found:
                 number = left // step
-                number -= step == size and number > 0 and left % step in spared
+                if step == size and number and left % step in spared:
+                    number -= 1
                 found[step] += number
                 left -= number * step
         cuts.append([(step, count) for step, count in found.items() if count])
@@ -425,11 +431,6 @@ WORD_RUN = 8
 MOST_WORD_BYTES = 8 << 20
 # Bytes of words of rows that are copied at a time.
 WORD_CHUNK_BYTES = 64 << 10
-
-
-def typical(size: Dimension) -> int:
-    """A number of rows to plan with."""
-    return size if isinstance(size, int) else size.rows(USUAL_ROWS[1])
 
 
 def words_pay(rows: int, columns: int, terms: int, run: int, target: Target) -> bool:

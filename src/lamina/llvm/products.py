@@ -18,7 +18,7 @@ from lamina.ir.graph import Node
 from lamina.llvm import choices
 from lamina.llvm.kernel import Guard
 from lamina.llvm.views import Affine, Index, View, axis, nowhere
-from lamina.types import Batch, Dimension, Shape
+from lamina.types import Batch, Dimension, Shape, fixed
 
 
 @dataclass(frozen=True)
@@ -229,17 +229,11 @@ def _dotted(view: View, parts: list[tuple[int, Affine]], extra: int = 0) -> tupl
     return offset, strides
 
 
-def _integer(size: Dimension) -> int:
-    """A dimension that is never the batch: a side of an image, a number of channels."""
-    assert isinstance(size, int)
-    return size
-
-
 def _convolution(node: Node, op: Conv, x: View, w: View) -> Piece:
     """space (n, o..., [group,] filter), reduced (k..., channel); x is read at o*s + k*d - low."""
     spatial = len(op.strides)
     batch, *outs, filters = node.shape
-    kernel, channels = list(w.shape[:spatial]), _integer(w.shape[-2])
+    kernel, channels = list(w.shape[:spatial]), fixed(w.shape[-2])
     per_group = filters // op.groups
     depthwise = channels == 1 and per_group == 1
     grouped = op.groups > 1 and not depthwise
@@ -260,7 +254,7 @@ def _convolution(node: Node, op: Conv, x: View, w: View) -> Piece:
     x_offset, x_strides = _dotted(x, [*x_at, (spatial + 1, x_channel)])
     taps = [(i, axis(first + i, count)) for i in range(spatial)]
     w_offset, w_strides = _dotted(w, [*taps, (spatial, channel), (spatial + 1, w_filter)])
-    guards = _guards([_integer(e) for e in x.shape[1:-1]], op.padding, at)
+    guards = _guards([fixed(e) for e in x.shape[1:-1]], op.padding, at)
     index = tuple(axis(i, len(space)) for i in range(1 + spatial))
     own = axis(len(space) - 1, len(space))
     if grouped:
@@ -298,7 +292,7 @@ def _filter_gradient(node: Node, op: ConvFilterGrad, x: View, dy: View) -> Piece
     )
     outs = [(1 + i, axis(first + 1 + i, count)) for i in range(spatial)]
     y_offset, y_strides = _dotted(dy, [(0, rows), *outs, (spatial + 1, y_filter)])
-    guards = _guards([_integer(e) for e in x.shape[1:-1]], op.padding, at)
+    guards = _guards([fixed(e) for e in x.shape[1:-1]], op.padding, at)
     own = axis(first - 1, first)
     if grouped:
         own = own.plus(axis(spatial, first).scaled(per_group))
@@ -328,7 +322,7 @@ def _input_gradient(
     if not depthwise:
         w = reordered(w, (*range(spatial), spatial + 1, spatial))
     choices = [
-        [_residue(op, i, residue, _integer(w.shape[i]), _integer(node.shape[1 + i]))
+        [_residue(op, i, residue, fixed(w.shape[i]), fixed(node.shape[1 + i]))
          for residue in range(op.strides[i])]
         for i in range(spatial)
     ]  # fmt: skip
@@ -380,7 +374,7 @@ def _residue_piece(
     grouped = op.groups > 1 and not depthwise
     space: list[Dimension] = [batch, *(r.positions for r in residues)]
     space += [op.groups, per_group] if grouped else [channels]
-    filters = 1 if depthwise else _integer(dy.shape[-1]) // op.groups
+    filters = 1 if depthwise else fixed(dy.shape[-1]) // op.groups
     reduced = [*(r.taps for r in residues), filters]
     first, count = len(space), len(space) + len(reduced)
     index = [axis(0, first)]
@@ -411,7 +405,7 @@ def _residue_piece(
     else:
         w_offset, w_strides = _dotted(w, [*taps, (spatial, y_filter), (spatial + 1, column)])
     guards = tuple(
-        coordinate.guard(0, _integer(extent))
+        coordinate.guard(0, fixed(extent))
         for coordinate, extent in zip(at, dy.shape[1:-1], strict=True)
     )
     return Piece(

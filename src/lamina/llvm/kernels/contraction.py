@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lamina.llvm import choices
-from lamina.llvm.emit import I64, POINTER, Emit, Index, Module, Place, Value, index
+from lamina.llvm.emit import I64, Index, Module, Place, Value, index
 from lamina.llvm.host import Target
 from lamina.llvm.kernel import Contraction
 from lamina.llvm.kernels.across import along_the_sum
@@ -29,6 +29,7 @@ from lamina.llvm.kernels.borders import cut
 from lamina.llvm.kernels.halo import SCRATCH, copy_image
 from lamina.llvm.kernels.narrow import Narrow, narrow
 from lamina.llvm.kernels.narrow import write as write_narrow
+from lamina.llvm.kernels.nest import Axis, Frame, open_kernel
 from lamina.llvm.kernels.schedule import (
     BEFORE,
     COLUMNS,
@@ -43,8 +44,9 @@ from lamina.llvm.kernels.schedule import (
     schedule,
 )
 from lamina.llvm.kernels.tiles import Panel, Terms, Tiles, Where
-from lamina.llvm.kernels.winograd import Winograd, winograd, write
-from lamina.types import Batch, itemsize
+from lamina.llvm.kernels.winograd import Winograd, winograd
+from lamina.llvm.kernels.winograd import write as write_winograd
+from lamina.types import itemsize
 
 Segment = tuple[Index, Index, int]
 """Start, stop and step of a loop."""
@@ -97,49 +99,38 @@ def operands(kernel: Contraction) -> int:
 
 def build(kernel: Contraction, name: str, module: Module) -> None:
     """Write the function `name` for a contraction into the module."""
-    count = operands(kernel)
-    parameters = [(POINTER, f"operand{number}") for number in range(count)]
-    parameters += [(POINTER, "scratch"), (I64, "low"), (I64, "high"), (I64, "rows")]
-    emit = module.function(name, parameters)
-    pointers = emit.parameters[:count]
-    scratch, low, high, rows = emit.parameters[count:]
+    frame = open_kernel(module, name, operands(kernel))
+    emit = frame.emit
     match plan(kernel, module.target):
         case Winograd() as chosen:
-            write(emit, chosen, pointers, scratch, low, high, rows)
+            write_winograd(frame, chosen)
         case Narrow() as chosen:
-            write_narrow(emit, chosen, pointers, scratch, low, high, rows)
+            write_narrow(frame, chosen)
         case Parts(schedules):
-            with emit.loop(low, high) as at:
-                here, after = at.index.on(emit), (at.index + 1).on(emit)
+            with emit.loop(frame.low, frame.high) as at:
+                step = replace(frame, low=at.index.on(emit), high=(at.index + 1).on(emit))
                 for one in schedules:
-                    _Loops(emit, one, pointers, scratch, here, after, rows).write()
+                    _Loops(step, one).write()
         case Schedule() as chosen:
-            _Loops(emit, chosen, pointers, scratch, low, high, rows).write()
+            _Loops(frame, chosen).write()
     emit.finish()
 
 
 class _Loops:
     """The loops around the tiles of one contraction."""
 
-    def __init__(
-        self,
-        emit: Emit,
-        plan: Schedule,
-        operands: Sequence[Value],
-        scratch: Value,
-        low: Value,
-        high: Value,
-        rows: Value,
-    ) -> None:
-        self.emit = emit
+    def __init__(self, frame: Frame, plan: Schedule) -> None:
+        self.emit = frame.emit
         self.plan = plan
         self.kernel = plan.nest.kernel
-        self.operands, self.scratch, self.rows = operands, scratch, rows
-        self.low, self.high = low * plan.nest.scale, high * plan.nest.scale
+        self.operands, self.scratch = frame.operands, frame.scratch
         self.column = len(self.kernel.space) - 1
         self.later_block: Value | None = None
-        self.tiles = Tiles(emit, plan, self.operands, self.scratch, self.rows)
-        self.ranges = [self._range(axis) for axis in range(len(plan.nest.sizes))]
+        self.tiles = Tiles(frame, plan)
+        self.ranges = [
+            Axis(size, axis == self.kernel.split, plan.nest.scale).bounds(frame)
+            for axis, size in enumerate(plan.nest.sizes)
+        ]
         self.segments = [self._segments(axis) for axis in range(self.column)]
 
     def write(self) -> None:
@@ -160,14 +151,6 @@ class _Loops:
         self._descend(0, start, self.tiles.tile)
 
     # --------------------------------------------------------------- extents
-
-    def _range(self, axis: int) -> tuple[Index, Index]:
-        size = self.plan.nest.sizes[axis]
-        if axis == self.kernel.split:
-            return index(self.low), index(self.high)
-        if isinstance(size, Batch):
-            return index(0), index(self.rows * size.factor)
-        return index(0), index(size)
 
     def _segments(self, axis: int) -> list[Segment]:
         """The loops over an axis of rows: whole tiles, then its edge."""

@@ -28,7 +28,8 @@ from lamina.llvm.emit import FLOAT, I64, Index, Module, Place, Value, vector
 from lamina.llvm.host import Target
 from lamina.llvm.kernel import TileFilterGradient
 from lamina.llvm.kernels.halo import Coordinate, Halo, copy_image
-from lamina.llvm.kernels.nest import Axis, Frame, open_kernel
+from lamina.llvm.kernels.nest import Axis, Frame, aligned, open_kernel
+from lamina.llvm.kernels.product import product
 
 _SIZE = 4
 
@@ -77,15 +78,11 @@ class _Plan:
     def areas(self) -> tuple[int, int, int, int]:
         """Bytes of the copies of x and dy, and of a row of positions of both, transformed."""
         return (
-            self.images * _aligned(self.x.bytes) if self.x else 0,
-            self.images * _aligned(self.dy.bytes) if self.dy else 0,
+            self.images * aligned(self.x.bytes) if self.x else 0,
+            self.images * aligned(self.dy.bytes) if self.dy else 0,
             4 * self.group * self.kernel.channels * _SIZE,
             4 * self.group * self.kernel.filters * _SIZE,
         )
-
-
-def _aligned(count: int) -> int:
-    return -(-count // 64) * 64
 
 
 def _plan(kernel: TileFilterGradient, target: Target) -> _Plan:
@@ -198,7 +195,7 @@ class _Writer:
             return _Source(start, whole, row, pixel)
         above, left, _ = (coordinate.low for coordinate in halo.coordinates)
         source = _Source(
-            self.copies[operand], _aligned(halo.bytes), halo.coordinates[1].size * pixel, pixel
+            self.copies[operand], aligned(halo.bytes), halo.coordinates[1].size * pixel, pixel
         )
         with emit.loop(0, count) as number:
             here = start.step(number.index, whole) + -(above * row + left * pixel)
@@ -329,21 +326,8 @@ class _Writer:
             for r in range(rows)
             for v in range(plan.vectors)
         ]
-        carry = [*(emit.load(place, self.type) for place in places), a.base, b.base]
-        with emit.loop(0, tiles, carry=carry, nonempty=True) as k:
-            *totals, left, right = k.carry
-            columns = [
-                emit.load(Place(right, b.offset + v * plan.lanes * _SIZE), self.type)
-                for v in range(plan.vectors)
-            ]
-            after: list[Value] = []
-            for r in range(rows):
-                scalar = emit.load(Place(left, a.offset + r * _SIZE), FLOAT)
-                broadcast = emit.splat(scalar, plan.lanes)
-                after += [
-                    emit.fma(broadcast, column, totals[r * plan.vectors + v])
-                    for v, column in enumerate(columns)
-                ]
-            k.next = [*after, Place(left, image_row).pointer, Place(right, gradient_row).pointer]
-        for total, place in zip(k.result, places, strict=False):
+        totals = [emit.load(place, self.type) for place in places]
+        steps = (_SIZE, image_row, gradient_row)
+        totals = product(emit, a, b, totals, tiles, rows=rows, steps=steps)
+        for total, place in zip(totals, places, strict=True):
             emit.store(total, place)

@@ -19,13 +19,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lamina.llvm import choices
-from lamina.llvm.emit import I1, MEMORY, Emit, Index, Place, Value, index, parts, vector
+from lamina.llvm.emit import I1, MEMORY, Index, Place, Value, index, parts, vector
 from lamina.llvm.expression import Expression, Point, bounds
 from lamina.llvm.host import Target
 from lamina.llvm.kernel import Access, Contraction
 from lamina.llvm.kernels.axes import Nest, simplify
+from lamina.llvm.kernels.nest import Axis, Frame
 from lamina.llvm.kernels.words import Words, words
-from lamina.types import Batch, itemsize
+from lamina.types import Batch, fixed, itemsize
 
 _WORD = 4
 
@@ -62,7 +63,7 @@ class Narrow:
     @property
     def run(self) -> int:
         """Terms of `a` that lie side by side."""
-        return _whole(self.nest.kernel.reduced[-1])
+        return fixed(self.nest.kernel.reduced[-1])
 
     @property
     def run_words(self) -> int:
@@ -71,13 +72,13 @@ class Narrow:
     @property
     def row_words(self) -> int:
         """Words of a whole sum."""
-        runs = math.prod(_whole(size) for size in self.nest.kernel.reduced[:-1])
+        runs = math.prod(fixed(size) for size in self.nest.kernel.reduced[:-1])
         return runs * self.run_words
 
     @property
     def columns(self) -> int:
         """Vectors of columns, the last of which may be cut."""
-        return -(-_whole(self.nest.kernel.space[-1]) // self.lanes)
+        return -(-fixed(self.nest.kernel.space[-1]) // self.lanes)
 
     @property
     def panel_bytes(self) -> int:
@@ -111,10 +112,10 @@ def narrow(kernel: Contraction, target: Target) -> Narrow | None:
         return None
     around = tuple(axis for axis in range(column) if kernel.b.strides[axis])
     rows = [axis for axis in range(column) if not kernel.b.strides[axis]]
-    sizes = [_whole(size) for size in kernel.reduced]
+    sizes = [fixed(size) for size in kernel.reduced]
     terms = math.prod(sizes)
-    typical = math.prod(choices.typical(kernel.space[axis]) for axis in rows)
-    if not choices.words_pay(typical, _whole(kernel.space[-1]), terms, sizes[-1], target):
+    usual_rows = math.prod(choices.typical(kernel.space[axis]) for axis in rows)
+    if not choices.words_pay(usual_rows, fixed(kernel.space[-1]), terms, sizes[-1], target):
         return None
     tile, vectors = choices.word_tile(target)
     row_bytes = math.prod(sizes[:-1]) * -(-sizes[-1] // chosen.terms) * _WORD
@@ -144,70 +145,43 @@ def _together(kernel: Contraction, axes: Sequence[int], most: int) -> bool:
     sizes = [kernel.space[axis] for axis in axes]
     if kernel.split in axes or any(isinstance(size, Batch) for size in sizes):
         return False
-    return math.prod(_whole(size) for size in sizes) <= most
+    return math.prod(fixed(size) for size in sizes) <= most
 
 
-def _whole(size: object) -> int:
-    assert isinstance(size, int)
-    return size
-
-
-def write(
-    emit: Emit,
-    plan: Narrow,
-    operands: Sequence[Value],
-    scratch: Value,
-    low: Value,
-    high: Value,
-    rows: Value,
-) -> None:
+def write(frame: Frame, plan: Narrow) -> None:
     """Write the contraction into a function."""
-    _Writer(emit, plan, operands, scratch, low, high, rows).run()
+    _Writer(frame, plan).run()
 
 
 Indexes = dict[int, Index]
 
 
 class _Writer:
-    def __init__(
-        self,
-        emit: Emit,
-        plan: Narrow,
-        operands: Sequence[Value],
-        scratch: Value,
-        low: Value,
-        high: Value,
-        rows: Value,
-    ) -> None:
-        self.emit, self.plan, self.operands = emit, plan, operands
+    def __init__(self, frame: Frame, plan: Narrow) -> None:
+        self.frame, self.emit, self.plan = frame, frame.emit, plan
         self.kernel, self.words = plan.nest.kernel, plan.words
-        self.low, self.high = low * plan.nest.scale, high * plan.nest.scale
-        self.rows = rows
-        self.epilogue = Expression(emit, self.kernel.body, operands, rows)
+        self.operands = frame.operands
+        self.epilogue = Expression(frame.emit, self.kernel.body, frame.operands, frame.rows)
         self.memory = MEMORY[self.words.dtype]
         self.size = itemsize(self.words.dtype)
         self.vector = plan.lanes * _WORD  # bytes
-        self.panels = Place(scratch)
-        self.begin = Place(scratch) + plan.columns * plan.row_words * self.vector
-        self.copied = Place(scratch) + plan.panel_bytes
+        self.panels = Place(frame.scratch)
+        self.begin = Place(frame.scratch) + plan.columns * plan.row_words * self.vector
+        self.copied = Place(frame.scratch) + plan.panel_bytes
 
     def run(self) -> None:
         a, b = (
             Place(self.operands[side.operand], side.offset * self.size)
             for side in (self.kernel.a, self.kernel.b)
         )
-        with self.emit.when(self.low < self.high):
+        with self.emit.when(self.frame.low < self.frame.high):
             self._around(list(self.plan.around), {}, a, b)
 
     # --------------------------------------------------------------- the loops
 
     def _range(self, axis: int) -> tuple[Index, Index]:
-        size = self.kernel.space[axis]
-        if axis == self.kernel.split:
-            return index(self.low), index(self.high)
-        if isinstance(size, Batch):
-            return index(0), index(self.rows * size.factor)
-        return index(0), index(size)
+        split = axis == self.kernel.split
+        return Axis(self.kernel.space[axis], split, self.plan.nest.scale).bounds(self.frame)
 
     def _along(self, side: Access, place: Place, axis: int, number: Index) -> Place:
         return place.step(number, side.strides[axis] * self.size)
@@ -251,7 +225,7 @@ class _Writer:
     def _columns(self, visit: Callable[[Index, int, Value | None], None]) -> None:
         """Visit every panel: its first vector, how many it has, and the mask of its last."""
         plan, emit = self.plan, self.emit
-        left = _whole(self.kernel.space[-1]) % plan.lanes
+        left = fixed(self.kernel.space[-1]) % plan.lanes
         position = 0
         for vectors, count in choices.pieces(plan.columns, plan.vectors):
             end = position + vectors * count
@@ -306,7 +280,7 @@ class _Writer:
                 visit(where, number)
                 return
             axis, *rest = axes
-            size = _whole(self.plan.nest.sizes[axis])
+            size = fixed(self.plan.nest.sizes[axis])
             with self.emit.loop(0, size) as at:
                 nest(rest, {**where, axis: at.index}, number * size + at.index)
 
@@ -365,7 +339,7 @@ class _Writer:
             self._copy_row(where, a, row)
             return
         axis, *rest = axes
-        size = _whole(self.kernel.space[axis])
+        size = fixed(self.kernel.space[axis])
         with self.emit.loop(0, size) as at:
             here = self._along(self.kernel.a, a, axis, at.index)
             self._copy_box(rest, {**where, axis: at.index}, here, row * size + at.index)
@@ -476,7 +450,7 @@ class _Writer:
         found: Indexes = {}
         rest = row
         for axis in reversed(self.plan.box[1:]):
-            size = _whole(self.kernel.space[axis])
+            size = fixed(self.kernel.space[axis])
             if rest.number is not None:
                 found[axis], rest = index(rest.number % size), index(rest.number // size)
                 continue

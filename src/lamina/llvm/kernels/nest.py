@@ -43,6 +43,11 @@ def open_kernel(module: Module, name: str, operands: int) -> Frame:
     return Frame(emit, tuple(pointers), scratch, low, high, rows)
 
 
+def aligned(count: int) -> int:
+    """So many bytes of scratch in whole lines of the cache."""
+    return -(-count // 64) * 64
+
+
 def operand_count(*parts: Iterable[Instruction | Store]) -> int:
     """One more than the largest operand number."""
     numbers = [

@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from lamina.llvm import choices
+from lamina.llvm.choices import typical
 from lamina.llvm.host import Target
 from lamina.llvm.kernel import Access, Contraction
 from lamina.llvm.kernels.axes import Nest, simplify
 from lamina.llvm.kernels.halo import Halo, with_halo
+from lamina.llvm.kernels.nest import aligned
 from lamina.llvm.kernels.taps import Reach, with_taps
 from lamina.types import Batch, Dimension, itemsize
 
@@ -99,7 +101,7 @@ class Schedule:
 
     @property
     def halo_bytes(self) -> int:
-        return _aligned(self.halo.bytes) if self.halo else 0
+        return aligned(self.halo.bytes) if self.halo else 0
 
     @property
     def scratch_bytes(self) -> int:
@@ -120,7 +122,7 @@ class Schedule:
         passes = {one.axis: one.size if one.rows is None else 1 for one in blocks}
         first = len(self.nest.kernel.space)
         return tuple(
-            passes.get(first + number) or _guess(size)
+            passes.get(first + number) or typical(size)
             for number, size in enumerate(self.nest.kernel.reduced)
         )
 
@@ -133,17 +135,8 @@ class Schedule:
         terms = math.prod(self.panel_terms)
         vectors = self.vectors
         if any(isinstance(item, RowBlock) for item in self.order):
-            vectors = -(-_guess(kernel.space[-1]) // self.lanes)
+            vectors = -(-typical(kernel.space[-1]) // self.lanes)
         return terms * vectors * self.lanes * itemsize(kernel.accumulator)
-
-
-def _aligned(count: int) -> int:
-    return -(-count // 64) * 64
-
-
-def _guess(size: Dimension) -> int:
-    """An extent for heuristics."""
-    return size if isinstance(size, int) else size.rows(choices.USUAL_ROWS[1])
 
 
 def _share(size: Dimension) -> Batch:
@@ -188,13 +181,13 @@ def schedule(
     blocks.sort(key=lambda block: block.axis)
     inside = [axis for axis in rows if axis not in around]
     blocked = [block.axis for block in blocks if block.size == 1]
-    terms = [_guess(n) for axis, n in enumerate(sizes) if axis > column and axis not in blocked]
+    terms = [typical(n) for axis, n in enumerate(sizes) if axis > column and axis not in blocked]
     spread = _spread(kernel, sizes, blocks)
     packable = not blocks and _packable(nest)
     shape = choices.tile_shape(
         target,
         tuple(_share(sizes[axis]) if axis == kernel.split else sizes[axis] for axis in inside),
-        -(-_guess(kernel.space[-1]) // lanes),
+        -(-typical(kernel.space[-1]) // lanes),
         math.prod(terms),
         a_vectors=moves(kernel.a, column),
         guarded=bool(kernel.a.guards),
@@ -254,7 +247,7 @@ def _spread(
     cut = [block.size for block in blocks if block.axis == last]
     together = [block.size for block in blocks if block.rows == last]
     a, b = (abs(side.strides[last]) * itemsize(side.dtype) for side in (kernel.a, kernel.b))
-    return choices.Spread(min(together or [_guess(sizes[last]), *cut]), a, b)
+    return choices.Spread(min(together or [typical(sizes[last]), *cut]), a, b)
 
 
 def _turned(kernel: Contraction) -> Contraction:
@@ -266,7 +259,7 @@ def _turned(kernel: Contraction) -> Contraction:
     column = len(kernel.space) - 1
 
     def shared(side: Access) -> int:
-        sizes = [_guess(kernel.space[axis]) for axis in range(column) if not moves(side, axis)]
+        sizes = [typical(kernel.space[axis]) for axis in range(column) if not moves(side, axis)]
         return math.prod(sizes)
 
     if kernel.a.strides[column] == 0 and shared(kernel.b) < 4 and shared(kernel.a) >= 4:
@@ -281,9 +274,9 @@ def _tapped(nest: Nest) -> tuple[Contraction, tuple[Reach, ...]] | None:
     if tapped is None or kernel.accumulate or moves(kernel.a, len(kernel.space) - 1):
         return None
     reaches = tapped[1]
-    useful = math.prod(reach.count / _guess(nest.sizes[reach.axis]) for reach in reaches)
-    terms = math.prod(_guess(size) for size in kernel.reduced)
-    terms //= math.prod(_guess(nest.sizes[reach.tap]) for reach in reaches if reach.tap >= 0)
+    useful = math.prod(reach.count / typical(nest.sizes[reach.axis]) for reach in reaches)
+    terms = math.prod(typical(size) for size in kernel.reduced)
+    terms //= math.prod(typical(nest.sizes[reach.tap]) for reach in reaches if reach.tap >= 0)
     return tapped if useful < choices.USEFUL_SHARE and terms >= choices.TERMS_A_TAP else None
 
 
@@ -301,10 +294,10 @@ def _worth_packing(
 
     Few columns need them only where they would push each other out of the first cache.
     """
-    columns = _guess(kernel.space[-1])
+    columns = typical(kernel.space[-1])
     known = not isinstance(sizes[rows], Batch) and rows != kernel.split
     crowded = known and spread is not None and spread.far(0)
-    terms = math.prod(_guess(size) for size in kernel.reduced)
+    terms = math.prod(typical(size) for size in kernel.reduced)
     many = terms >= choices.PACKED_TERMS and columns >= choices.PACKED_COLUMNS
     return many or (crowded and terms >= choices.CROWDED_TERMS)
 
@@ -313,7 +306,7 @@ def _packs_many(
     kernel: Contraction, sizes: tuple[Dimension, ...], rows: int, spread: choices.Spread | None
 ) -> bool:
     """Whether panels will surely be packed: a large product of matrices."""
-    many = _guess(sizes[rows]) >= choices.MANY_ROWS
+    many = typical(sizes[rows]) >= choices.MANY_ROWS
     return many and _worth_packing(kernel, sizes, rows, spread)
 
 
@@ -334,7 +327,7 @@ def _packing(
     axis = after[0]
     unknown = isinstance(sizes[axis], Batch) or axis == kernel.split
     plain = kernel.b.strides[len(kernel.space) - 1] == 1 and kernel.b.dtype == kernel.accumulator
-    enough = _guess(sizes[axis]) >= choices.PACKED_TILES * rows[axis]
+    enough = typical(sizes[axis]) >= choices.PACKED_TILES * rows[axis]
     if not _worth_packing(kernel, sizes, axis, spread):
         return ""
     return FIRST if (unknown and plain) or (not unknown and enough) else ""
@@ -367,10 +360,10 @@ def _row_blocks(
     """Take as many rows at a time as stay in cache while all columns pass by."""
     axis = order[-1]
     assert isinstance(axis, int)
-    row = math.prod(_guess(size) for size in kernel.reduced) * itemsize(kernel.a.dtype)
+    row = math.prod(typical(size) for size in kernel.reduced) * itemsize(kernel.a.dtype)
     step = rows[axis]
     size = max(2, choices.ROWS_BYTES // (row * step)) * step
-    if size * 2 > _guess(sizes[axis]):
+    if size * 2 > typical(sizes[axis]):
         return order
     place = order.index(COLUMNS)
     return [*order[:place], RowBlock(axis, size), *order[place:]]
@@ -383,7 +376,7 @@ def moves(access: Access, axis: int) -> bool:
 
 def _bytes(access: Access, sizes: tuple[Dimension, ...]) -> int:
     """How much memory an operand spans."""
-    steps = [(_guess(n) - 1) * abs(s) for n, s in zip(sizes, access.strides, strict=True)]
+    steps = [(typical(n) - 1) * abs(s) for n, s in zip(sizes, access.strides, strict=True)]
     return (sum(steps) + 1) * itemsize(access.dtype)
 
 
@@ -394,17 +387,17 @@ def _sums(nest: Nest, lanes: int, reaches: tuple[Reach, ...]) -> Sums:
     column = len(kernel.space) - 1
     reached = {reach.axis for reach in reaches}
     size = itemsize(kernel.accumulator)
-    strides[column], size = size, -(-_guess(kernel.space[-1]) // lanes) * lanes * size
+    strides[column], size = size, -(-typical(kernel.space[-1]) // lanes) * lanes * size
     for axis in reversed(range(column)):
         if not reaches or axis in reached or moves(kernel.b, axis):
             strides[axis] = size
-            size *= _guess(kernel.space[axis])
+            size *= typical(kernel.space[axis])
     start = 0
     for reach in reaches:
         start += reach.first * strides[reach.axis]
         if reach.tap >= 0:
             strides[reach.tap] = reach.step * strides[reach.axis]
-    return Sums(_aligned(size), tuple(strides), start)
+    return Sums(aligned(size), tuple(strides), start)
 
 
 def _blocks(nest: Nest) -> list[Block]:
@@ -430,7 +423,7 @@ def _blocks(nest: Nest) -> list[Block]:
     terms = 1
     found: list[Block] = []
     for axis in reversed(range(first, len(sizes))):
-        extent = _guess(sizes[axis])
+        extent = typical(sizes[axis])
         size = max(1, most // terms)
         inner = found[-1] if found else None
         if axis in forced or (inner and inner.rows is not None):

@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from lamina.llvm import choices, maths
-from lamina.llvm.emit import MEMORY, REGISTER, Emit, Index, Place, Value, vector
+from lamina.llvm.emit import MEMORY, REGISTER, Index, Place, Value, vector
 from lamina.llvm.expression import (
     Bounds,
     Expression,
@@ -24,6 +24,7 @@ from lamina.llvm.expression import (
     store_lanes,
 )
 from lamina.llvm.kernel import Access, Contraction, Load, Store
+from lamina.llvm.kernels.nest import Frame
 from lamina.llvm.kernels.schedule import Schedule
 from lamina.types import itemsize
 
@@ -89,19 +90,13 @@ class Where:
 class Tiles:
     """Writes tiles of one contraction into one function."""
 
-    def __init__(
-        self,
-        emit: Emit,
-        schedule: Schedule,
-        operands: Sequence[Value],
-        scratch: Value,
-        rows: Value,
-    ) -> None:
+    def __init__(self, frame: Frame, schedule: Schedule) -> None:
+        emit, operands, rows = frame.emit, frame.operands, frame.rows
         self.emit = emit
         self.schedule = schedule
         self.kernel: Contraction = schedule.nest.kernel
         self.operands = operands
-        self.scratch = scratch
+        self.scratch = frame.scratch
         self.lanes = schedule.lanes
         self.column = len(self.kernel.space) - 1
         self.element = REGISTER[self.kernel.accumulator]

@@ -21,7 +21,7 @@ from lamina.llvm import choices
 from lamina.llvm.emit import FLOAT, I1, I32, I64, Emit, Index, Module, Place, Value, index, vector
 from lamina.llvm.host import Target
 from lamina.llvm.kernel import WinnerFilterGradient, WinnerInputGradient
-from lamina.llvm.kernels.nest import Axis, open_kernel
+from lamina.llvm.kernels.nest import Axis, aligned, open_kernel
 
 BYTES = 4
 WORD = 64  # bits
@@ -39,12 +39,8 @@ def operands(_kernel: _Kernel) -> int:
 def scratch_bytes(kernel: _Kernel, _target: Target) -> int:
     """The list of one filter, or the words of all windows of a sample."""
     if isinstance(kernel, WinnerFilterGradient):
-        return _aligned(_band(kernel) * kernel.windows[1] * ENTRY_BYTES)
-    return _aligned(math.prod(kernel.windows) * _window_bytes(kernel))
-
-
-def _aligned(count: int) -> int:
-    return -(-count // 64) * 64
+        return aligned(_band(kernel) * kernel.windows[1] * ENTRY_BYTES)
+    return aligned(math.prod(kernel.windows) * _window_bytes(kernel))
 
 
 def _band(kernel: WinnerFilterGradient) -> int:

@@ -22,12 +22,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lamina.llvm import choices
-from lamina.llvm.emit import FLOAT, Emit, Index, Place, Value, index, vector
+from lamina.llvm.emit import FLOAT, Index, Place, Value, index, vector
 from lamina.llvm.expression import Expression, Point
 from lamina.llvm.host import Target
 from lamina.llvm.kernel import Access, Contraction, Guard
 from lamina.llvm.kernels.halo import Coordinate, Halo, copy_image
+from lamina.llvm.kernels.nest import Frame, aligned
+from lamina.llvm.kernels.product import product
 from lamina.llvm.kernels.taps import with_taps
+from lamina.types import fixed
 
 _SIZE = 4
 _N, _OY, _OX, _F, _KH, _KW, _C = range(7)
@@ -55,11 +58,11 @@ class Winograd:
 
     @property
     def channels(self) -> int:
-        return _fixed(self.kernel.reduced[2])
+        return fixed(self.kernel.reduced[2])
 
     @property
     def filters(self) -> int:
-        return _fixed(self.kernel.space[_F])
+        return fixed(self.kernel.space[_F])
 
     @property
     def block(self) -> int:
@@ -70,7 +73,7 @@ class Winograd:
     def areas(self) -> tuple[int, int, int, int]:
         """Bytes of the image, the filters, the inputs and the products of a group."""
         return (
-            _aligned(self.image.bytes) if self.image else 0,
+            aligned(self.image.bytes) if self.image else 0,
             16 * self.channels * self.filters * _SIZE,
             16 * self.group * self.channels * _SIZE,
             16 * self.group * self.block * _SIZE,
@@ -79,15 +82,6 @@ class Winograd:
     @property
     def scratch_bytes(self) -> int:
         return sum(self.areas)
-
-
-def _fixed(size: object) -> int:
-    assert isinstance(size, int)
-    return size
-
-
-def _aligned(count: int) -> int:
-    return -(-count // 64) * 64
 
 
 # ------------------------------------------------------------------------- where it fits
@@ -103,8 +97,8 @@ def winograd(kernel: Contraction, target: Target) -> Winograd | None:
     if not _fits(kernel):
         return None
     lanes = target.lanes
-    high, wide, filters = (_fixed(size) for size in kernel.space[1:])
-    channels = _fixed(kernel.reduced[2])
+    high, wide, filters = (fixed(size) for size in kernel.space[1:])
+    channels = fixed(kernel.reduced[2])
     if channels % lanes or filters % lanes:
         return None
     tiles = (-(-high // 2), -(-wide // 2))
@@ -123,7 +117,7 @@ def winograd(kernel: Contraction, target: Target) -> Winograd | None:
 
 def _positions(kernel: Contraction) -> tuple[int, int]:
     """The positions that a direct sum computes: those that a tap reaches, where that is fewer."""
-    high, wide = (_fixed(size) for size in kernel.space[1:3])
+    high, wide = (fixed(size) for size in kernel.space[1:3])
     tapped = with_taps(kernel) if kernel.a.guards else None
     if tapped is not None:
         counts = {reach.axis: reach.count for reach in tapped[1]}
@@ -177,7 +171,7 @@ def _image(kernel: Contraction, tiles: tuple[int, int]) -> Halo | None:
     coordinates = []
     for axis, count in zip((_OY, _OX), tiles, strict=True):
         size = 2 * count + 2
-        low, high = 0, _fixed(kernel.space[axis]) + 2
+        low, high = 0, fixed(kernel.space[axis]) + 2
         for guard in kernel.a.guards:
             if guard.strides[axis]:
                 low, high = guard.low - guard.offset, guard.high - guard.offset
@@ -185,49 +179,39 @@ def _image(kernel: Contraction, tiles: tuple[int, int]) -> Halo | None:
         coordinates.append(Coordinate(kernel.a.strides[axis], size, low, high))
     if all((one.low, one.high) == (0, one.size) for one in coordinates):
         return None
-    channels = _fixed(kernel.reduced[2])
+    channels = fixed(kernel.reduced[2])
     return Halo("float32", (*coordinates, Coordinate(1, channels, 0, channels)))
 
 
 # ------------------------------------------------------------------------- code
 
 
-def write(
-    emit: Emit,
-    plan: Winograd,
-    operands: Sequence[Value],
-    scratch: Value,
-    low: Value,
-    high: Value,
-    rows: Value,
-) -> None:
+def write(frame: Frame, plan: Winograd) -> None:
     """Write the body of the function."""
-    _Writer(emit, plan, operands, scratch, rows).run(low, high)
+    _Writer(frame, plan).run()
 
 
 class _Writer:
-    def __init__(
-        self, emit: Emit, plan: Winograd, operands: Sequence[Value], scratch: Value, rows: Value
-    ) -> None:
-        self.emit = emit
+    def __init__(self, frame: Frame, plan: Winograd) -> None:
+        self.frame, self.emit = frame, frame.emit
         self.plan = plan
         self.kernel = plan.kernel
-        self.operands = operands
+        self.operands = frame.operands
         self.type = vector(FLOAT, plan.lanes)
         self.bytes = plan.lanes * _SIZE
         starts = [sum(plan.areas[:number]) for number in range(4)]
         self.image, self.filters, self.inputs, self.products = (
-            Place(scratch, start) for start in starts
+            Place(frame.scratch, start) for start in starts
         )
-        self.epilogue = Expression(emit, self.kernel.body, operands, rows)
+        self.epilogue = Expression(frame.emit, self.kernel.body, frame.operands, frame.rows)
 
-    def run(self, low: Value, high: Value) -> None:
+    def run(self) -> None:
         emit, plan, a = self.emit, self.plan, self.kernel.a
         if plan.image:
             emit.clear(self.image, plan.image.bytes)
         self._transform_filters()
         whole = Place(self.operands[a.operand], a.offset * _SIZE)
-        with emit.loop(low, high) as n:
+        with emit.loop(self.frame.low, self.frame.high) as n:
             image = whole.step(n.index, a.strides[_N] * _SIZE)
             strides = (a.strides[_OY] * _SIZE, a.strides[_OX] * _SIZE)
             if plan.image:
@@ -306,8 +290,8 @@ class _Writer:
         emit = self.emit
         inside: Value | None = None
         for at, size in zip((y, x), self.kernel.space[1:3], strict=True):
-            if at.constant and _fixed(size) % 2:
-                exists = at.on(emit) < _fixed(size)
+            if at.constant and fixed(size) % 2:
+                exists = at.on(emit) < fixed(size)
                 inside = exists if inside is None else inside & exists
         point = Point((n, y, x, column), _F, self.plan.lanes, None, hoist=inside is None)
         if inside is None:
@@ -350,25 +334,11 @@ class _Writer:
         """`rows` tiles by one block of filters, summed over the channels in registers."""
         emit, plan = self.emit, self.plan
         row, column = plan.channels * _SIZE, plan.block * _SIZE
-        sums = [emit.zeros(self.type)] * (rows * plan.vectors)
-        carry = [*sums, a.base, b.base]
-        with emit.loop(0, plan.channels, carry=carry) as k:
-            *sums, left, right = k.carry
-            columns = [
-                emit.load(Place(right, b.offset + v * self.bytes), self.type)
-                for v in range(plan.vectors)
-            ]
-            after: list[Value] = []
-            for r in range(rows):
-                scalar = emit.splat(emit.load(Place(left, a.offset + r * row), FLOAT), plan.lanes)
-                after += [
-                    emit.fma(scalar, columns[v], sums[r * plan.vectors + v])
-                    for v in range(plan.vectors)
-                ]
-            k.next = [*after, Place(left, _SIZE).pointer, Place(right, column).pointer]
+        zeros = [emit.zeros(self.type)] * (rows * plan.vectors)
+        sums = product(emit, a, b, zeros, plan.channels, rows=rows, steps=(row, _SIZE, column))
         for r in range(rows):
             for v in range(plan.vectors):
-                emit.store(k.result[r * plan.vectors + v], c + r * column + v * self.bytes)
+                emit.store(sums[r * plan.vectors + v], c + r * column + v * self.bytes)
 
 
 def _filter(g: Sequence[Value]) -> list[Value]:
