@@ -132,22 +132,22 @@ def _profile(given: argparse.Namespace) -> int:
 
 def _predict(given: argparse.Namespace) -> int:
     model = load_model(given.model, compile=False)
-    digits: dict[str, np.ndarray] = {}
+    digits: list[tuple[str, np.ndarray]] = []
     unread = 0
     for image in given.images:
         try:
-            digits[image] = load_digit(image)
+            digits.append((image, load_digit(image)))
         except (OSError, ImageError) as error:
             print(f"lamina predict: {error}", file=sys.stderr)
             unread = 1
     if not digits:
         return unread
-    inputs = np.stack(list(digits.values())).astype(np.float32) / 255
+    inputs = np.stack([digit for _, digit in digits]).astype(np.float32) / 255
     probabilities = model.predict(_fitting(inputs, model, given.model), verbose=0)
     if probabilities.ndim != 2:
         raise ShapeError(f"{given.model}: expected one row of classes an image as the output")
-    width = max(len(image) for image in digits)
-    for image, row in zip(digits, probabilities, strict=True):
+    width = max(len(image) for image, _ in digits)
+    for (image, _), row in zip(digits, probabilities, strict=True):
         best, second = np.argsort(row)[::-1][:2]
         print(
             f"{image:<{width}}  {best}  ({100 * row[best]:.1f} %; "

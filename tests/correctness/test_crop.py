@@ -10,6 +10,7 @@ from lamina.ir.elementary import broadcast, reduce_sum
 from lamina.ir.graph import constant, input_node, toposort
 from lamina.ir.program import Program
 from lamina.ir.scalar import add, relu, square
+from lamina.llvm import choices
 from lamina.llvm.executor import compile_llvm
 from lamina.reference import compile_reference
 from lamina.transform.absorb import absorb
@@ -62,7 +63,9 @@ def test_only_what_windows_reach_is_computed_and_is_the_same(case, rng):
     _, p, slopes, (x, w, b) = pooled(*network)
     for roots in ([p], [p, *slopes]):
         program = Program((x,), (w, b), tuple(roots), (None, None))
-        cropped = program.with_roots(crop(use_winners(absorb(program.roots))))
+        cropped = program.with_roots(
+            crop(use_winners(absorb(program.roots), choices.WINNER_CHANNELS))
+        )
         if roots == [p]:
             assert computed(cropped.roots) == extents
         reference, small = compile_reference(program, 5), compile_reference(cropped, 5)
@@ -78,7 +81,9 @@ def test_only_what_windows_reach_is_computed_and_is_the_same(case, rng):
 
 def test_a_training_step_behind_relu_and_max_pooling_is_cut_down():
     _, p, slopes, _ = pooled(*CASES[0][:-1])
-    assert computed(crop(use_winners(absorb([p, *slopes])))) == CASES[0][-1]
+    assert (
+        computed(crop(use_winners(absorb([p, *slopes]), choices.WINNER_CHANNELS))) == CASES[0][-1]
+    )
 
 
 def test_what_is_read_elsewhere_stays_whole():

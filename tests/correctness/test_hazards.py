@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 
 import pytest
 
@@ -338,10 +337,8 @@ def test_the_process_ends_quietly_while_a_thread_trains():
         time.sleep(0.05)
         print("done")
     """
-    start = time.monotonic()
     for _ in range(3):
         assert outcome(program) == (0, "done\n", "")
-    assert time.monotonic() - start < 100
 
 
 def test_llvms_lock_is_free_after_it_all():

@@ -252,6 +252,7 @@ def test_any_rows_and_threads_give_the_references_values(build, products, monkey
         for threads in (1, 2, 3):
             inputs, states = drawn(program, rows)
             with config.override(threads=threads):
+                assert executable.threads() == threads
                 results.append([*executable(inputs, states), *states])
         assert same_bits(results[0], results[1])
         assert same_bits(results[0], results[2])

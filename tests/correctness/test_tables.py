@@ -14,6 +14,7 @@ from lamina.ir.indexing import Gather, gather
 from lamina.ir.movement import transpose
 from lamina.ir.program import Program
 from lamina.ir.scalar import add, square, tanh
+from lamina.llvm import choices
 from lamina.llvm.executor import compile_llvm
 from lamina.reference import compile_reference
 from lamina.transform.gradient import gradients
@@ -81,7 +82,7 @@ PROGRAMS = [
 @pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
 def test_values_and_gradients_stay(program, rng):
     simple = simplify(program)
-    rewritten = simple.with_roots(use_tables(simple.roots, CAPACITY))
+    rewritten = simple.with_roots(use_tables(simple.roots, CAPACITY, choices.tables_pay))
     assert products(simple)[1] == products(rewritten)[1]
     assert products(rewritten)[0] == products(simple)[0] - 3
     inputs, states = arrays(program, 3, rng)
@@ -92,14 +93,17 @@ def test_values_and_gradients_stay(program, rng):
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
-def test_native_code_agrees_for_any_rows_and_threads(program, rng):
-    compiled = compile_llvm(program, CAPACITY)
+def test_native_code_agrees_for_any_rows_and_threads(program, rng, monkeypatch):
+    monkeypatch.setattr(choices, "SMALLEST_THREADED_STEP", 0.0)
+    with config.override(cache="off"):
+        compiled = compile_llvm(program, CAPACITY)
     for rows in (1, 2, CAPACITY - 1, CAPACITY):
         inputs, states = arrays(program, rows, rng)
         expected = compile_reference(program, CAPACITY)(inputs, states)
         several = []
         for threads in (1, 2, 3):
             with config.override(threads=threads):
+                assert compiled.threads() == threads
                 several.append(compiled(inputs, states))
         for one, *others, reference in zip(*several, expected, strict=True):
             close(one, reference)
@@ -109,7 +113,7 @@ def test_native_code_agrees_for_any_rows_and_threads(program, rng):
 
 def test_rows_are_looked_up_inside_the_loop():
     simple = simplify(recurrent(70, False))
-    roots = use_tables(simple.roots, CAPACITY)
+    roots = use_tables(simple.roots, CAPACITY, choices.tables_pay)
     loops = [node for node in toposort(roots) if isinstance(node.op, Scan)]
     inner = [node for loop in loops for node in toposort(loop.op.body.results)]
     assert any(isinstance(node.op, Gather) for node in inner)
@@ -118,4 +122,4 @@ def test_rows_are_looked_up_inside_the_loop():
 
 def test_a_large_table_is_left_alone():
     simple = simplify(dense(20))
-    assert use_tables(simple.roots, 1) == list(simple.roots)
+    assert use_tables(simple.roots, 1, choices.tables_pay) == list(simple.roots)

@@ -11,7 +11,7 @@ from lamina.ir.elementary import reduce_sum
 from lamina.ir.graph import constant, input_node
 from lamina.ir.program import Program
 from lamina.ir.scalar import mul
-from lamina.llvm import engine, host
+from lamina.llvm import choices, engine, host
 from lamina.llvm.choices import parts
 from lamina.llvm.executor import compile_llvm
 from lamina.llvm.generate import generate
@@ -90,12 +90,19 @@ def test_it_agrees_with_the_direct_sum(image, padding, channels, filters, cpu, r
 
 
 @pytest.mark.parametrize("image", [(8, 8), (7, 9)])
-def test_bits_depend_neither_on_threads_nor_on_blocks(image, rng):
+def test_bits_depend_neither_on_threads_nor_on_groups(image, rng, monkeypatch):
+    monkeypatch.setattr(choices, "SMALLEST_THREADED_STEP", 0.0)
     program = network(image, SAME, 16, 24)
     inputs, states = arrays(program, 13, rng)
     results = []
     for threads, arena in ((1, "planned"), (2, "planned"), (3, "planned"), (2, "apart")):
-        with config.override(threads=threads, arena=arena):
+        with config.override(threads=threads, arena=arena, cache="off"):
+            compiled = compile_llvm(program, 16)
+            assert compiled.threads() == threads
+            results.append(compiled(inputs, states)[0].tobytes())
+    for room in (1, 4000):
+        monkeypatch.setattr(choices, "TILES_BYTES", room)
+        with config.override(cache="off"):
             results.append(compile_llvm(program, 16)(inputs, states)[0].tobytes())
     assert len(set(results)) == 1
 

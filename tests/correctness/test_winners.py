@@ -14,6 +14,7 @@ from lamina.ir.scalar import add, relu, square
 from lamina.ir.winners import WindowArgMax, WinnerFilterGrad, WinnerInputGrad
 from lamina.llvm import choices, host
 from lamina.llvm.executor import compile_llvm
+from lamina.llvm.generate import generate
 from lamina.reference import compile_reference
 from lamina.transform.absorb import absorb
 from lamina.transform.gradient import gradients
@@ -55,7 +56,7 @@ CASES = [
 @pytest.mark.parametrize(("channels", "filters", "kernel", "size"), CASES)
 def test_the_rewrite_changes_no_gradient(channels, filters, kernel, size, rng):
     program = network(channels, filters, kernel, size)
-    rewritten = program.with_roots(use_winners(absorb(program.roots)))
+    rewritten = program.with_roots(use_winners(absorb(program.roots), choices.WINNER_CHANNELS))
     found = ops_of(rewritten)
     assert {WindowArgMax, WinnerFilterGrad, WinnerInputGrad} <= found
     assert not found & {WindowGrad, ConvFilterGrad, ConvInputGrad}
@@ -83,9 +84,13 @@ def test_native_code_agrees_with_the_dense_reference(channels, filters, kernel, 
 def test_bands_of_windows_change_no_bit(room, rng, monkeypatch):
     program = network(12, 70)
     inputs, states = arrays(program, 5, rng)
-    whole = compile_llvm(program, 5)(inputs, states)
-    monkeypatch.setattr(choices, "WINNER_BYTES", room)
-    for one, other in zip(whole, compile_llvm(program, 5)(inputs, states), strict=True):
+    text = generate(program, 5, host.detect()).text
+    with config.override(cache="off"):
+        whole = compile_llvm(program, 5)
+        monkeypatch.setattr(choices, "WINNER_BYTES", room)
+        banded = compile_llvm(program, 5)
+    assert generate(program, 5, host.detect()).text != text
+    for one, other in zip(whole(inputs, states), banded(inputs, states), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -141,4 +146,6 @@ def test_the_first_of_equal_cells_wins(rng):
 
 def test_few_channels_overlaps_and_padding_stay_dense():
     narrow = network(3, 5)
-    assert ops_of(narrow.with_roots(use_winners(absorb(narrow.roots)))) >= {ConvFilterGrad}
+    assert ops_of(
+        narrow.with_roots(use_winners(absorb(narrow.roots), choices.WINNER_CHANNELS))
+    ) >= {ConvFilterGrad}

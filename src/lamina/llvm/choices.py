@@ -1,9 +1,11 @@
 """Heuristics of the llvm executor: tile sizes, thresholds, who computes what.
 
-Every function here is pure and may change speed only: whatever it answers, results are the same
-bits, because an element's sum is taken in an order that its shape alone fixes. Only
-`winograd_pays`, `tiles_pay`, and `words_pay` for bfloat16 where the target has an instruction for
-it, choose between two ways to round, by the shape and (but for `tiles_pay`) the target.
+Every function here is pure, and none may make a result wrong or let it depend on threads or on the
+rows that are present. Most change speed only: an element's sum is taken in an order that its shape
+alone fixes. These choose between ways that round differently: `winograd_pays`, `tiles_pay`,
+`words_pay` (for bfloat16 where the target has an instruction for it) and `tables_pay`, by what is
+multiplied; `parts`, `block_rows` and `threads_wanted`, by program and capacity, into what pieces a
+sum over the batch is cut.
 """
 
 from __future__ import annotations
@@ -452,6 +454,28 @@ def word_tile(target: Target) -> tuple[int, int]:
 def rows_in_words(row_bytes: int, tile: int) -> int:
     """How many rows are copied at a time: whole tiles."""
     return max(1, min(48, WORD_CHUNK_BYTES // (row_bytes * tile))) * tile
+
+
+# ------------------------------------------------------------------------- rewriting
+
+# Input channels of a convolution from which on its gradients are taken at the winners of the
+# pooling behind it: fewer do not fill a vector.
+WINNER_CHANNELS = 8
+# How often a row of a table is met at least for the table to be multiplied instead of its rows, and
+# the terms of products that are saved where rows are added first.
+TABLE_MEETINGS = 4
+TABLE_TERMS = 16
+
+
+def tables_pay(rows: int, lookups: int, terms: int | None) -> bool:
+    """Whether products with rows of a table give way to products with the table.
+
+    terms   of the products that sums by row save; None where rows of the product are looked up
+
+    >>> tables_pay(65, 4096, None), tables_pay(10_000, 4096, None), tables_pay(65, 4096, 8)
+    (True, False, False)
+    """
+    return rows * TABLE_MEETINGS <= lookups and (terms is None or terms >= TABLE_TERMS)
 
 
 # ------------------------------------------------------------------------- fusion and planning

@@ -41,8 +41,9 @@ def generate(
 ) -> Generated:
     """The LLVM text of a program's step."""
     simple = simplify(program.with_roots(write_out(program.roots)))
-    simple = simple.with_roots(use_tables(simple.roots, capacity))
-    simple = simple.with_roots(crop(use_winners(absorb(arrange(simple.roots)))))
+    simple = simple.with_roots(use_tables(simple.roots, capacity, choices.tables_pay))
+    arranged = use_winners(absorb(arrange(simple.roots)), choices.WINNER_CHANNELS)
+    simple = simple.with_roots(crop(arranged))
     threads = choices.threads_wanted(operations(simple.roots, capacity))
     parts = choices.parts(capacity, threads)
     lowered = lower(simple, capacity, parts)

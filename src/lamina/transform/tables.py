@@ -7,7 +7,7 @@ with the table serves all; backwards, what reaches the same row is added before 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lamina.ir.contractions import Dot, dot
 from lamina.ir.control import Body, Scan, scan
@@ -17,14 +17,13 @@ from lamina.ir.indexing import Gather, Scatter, gather, scatter
 from lamina.ir.movement import Transpose, inverse, transpose
 from lamina.transform.loops import replaced_scans
 from lamina.transform.scan import is_zero
-from lamina.types import Type
+from lamina.types import Type, fixed
 
-# A row of the table is met at least so often, and a product that is saved has so many terms.
-LEAST_MEETINGS = 4
-LEAST_TERMS = 16
+Pays = Callable[[int, int, int | None], bool]
+_Often = Callable[[Type, Type, int | None], bool]
 
 
-def use_tables(roots: Sequence[Node], capacity: int) -> list[Node]:
+def use_tables(roots: Sequence[Node], capacity: int, pays: Pays) -> list[Node]:
     """Move products in front of look-ups, and behind sums by row.
 
     Before: dot(gather(table, index), w)               After: gather(dot(table, w), index)
@@ -32,18 +31,25 @@ def use_tables(roots: Sequence[Node], capacity: int) -> list[Node]:
     Before: scatter_add(0, index, dot(g, w))           After: dot(sums, w)
 
     where `sums` is scatter_add(0, index, g). A batch has room for `capacity` rows.
+
+    pays   from the rows of a table, how many are looked up, and the terms of the products that
+           sums by row save (None where there are none), whether it is worth while
     """
+
+    def often(table: Type, index: Type, terms: int | None) -> bool:
+        size = table.shape[0]
+        return isinstance(size, int) and pays(size, index.size_at(capacity), terms)
 
     def visit(node: Node) -> Node:
         found = None
         if isinstance(node.op, Dot) and not node.op.batch and node.type.is_float:
-            found = _looked_up(node, node.op, capacity) or _summed_first(node, node.op, capacity)
+            found = _looked_up(node, node.op, often) or _summed_first(node, node.op, often)
         elif isinstance(node.op, Scatter):
-            found = _multiplied_last(node, node.op, capacity)
+            found = _multiplied_last(node, node.op, often)
         return found or node
 
     new = rewrite(roots, visit)
-    return new if new == list(roots) else _inside_loops(new, capacity)
+    return new if new == list(roots) else _inside_loops(new, often)
 
 
 def _lookup(node: Node) -> tuple[Node, Node] | None:
@@ -51,7 +57,8 @@ def _lookup(node: Node) -> tuple[Node, Node] | None:
     if isinstance(node.op, Gather):
         table, index = node.inputs
         plain = node.op.axis == 0 and node.op.batch == 0
-        return (table, index) if plain and table.type.rank == 2 else None
+        static = table.type.rank == 2 and table.type.batch_axis is None
+        return (table, index) if plain and static else None
     if isinstance(node.op, Transpose):
         found, perm = _lookup(node.inputs[0]), node.op.perm
         if found and perm[-1] == len(perm) - 1:
@@ -59,25 +66,19 @@ def _lookup(node: Node) -> tuple[Node, Node] | None:
     return None
 
 
-def _pays(table: Type, index: Type, capacity: int) -> bool:
-    """Whether the rows of a table are met often enough."""
-    size = table.shape[0]
-    return isinstance(size, int) and size * LEAST_MEETINGS <= index.size_at(capacity)
-
-
-def _looked_up(node: Node, op: Dot, capacity: int) -> Node | None:
+def _looked_up(node: Node, op: Dot, often: _Often) -> Node | None:
     x, w = node.inputs
     found = _lookup(x)
     if found is None or w.type.batch_axis is not None or len(op.contract) != 1:
         return None
     table, index = found
     (axis, other), *_ = op.contract
-    if axis != x.type.rank - 1 or not _pays(table.type, index.type, capacity):
+    if axis != x.type.rank - 1 or not often(table.type, index.type, None):
         return None
     return gather(dot(table, w, [(1, other)], out_dtype=op.out_dtype), index)
 
 
-def _summed_first(node: Node, op: Dot, capacity: int) -> Node | None:
+def _summed_first(node: Node, op: Dot, often: _Often) -> Node | None:
     for side in (0, 1):
         found = _lookup(node.inputs[side])
         if found is None:
@@ -87,7 +88,7 @@ def _summed_first(node: Node, op: Dot, capacity: int) -> Node | None:
         pairs = {pair[side]: pair[1 - side] for pair in op.contract}
         if sorted(pairs) != list(range(index.type.rank)):
             continue
-        if not _sums_pay(table.type, index.type, other, capacity):
+        if not _sums_pay(table.type, index.type, other, often):
             continue
         order = [pairs[axis] for axis in sorted(pairs)]
         rest = [axis for axis in range(other.type.rank) if axis not in order]
@@ -97,10 +98,9 @@ def _summed_first(node: Node, op: Dot, capacity: int) -> Node | None:
     return None
 
 
-def _sums_pay(table: Type, index: Type, rows: Node, capacity: int) -> bool:
+def _sums_pay(table: Type, index: Type, rows: Node, often: _Often) -> bool:
     """Half precision is left alone: its products are summed in more bits than it has."""
-    enough = int(table.shape[1]) >= LEAST_TERMS if isinstance(table.shape[1], int) else False
-    return enough and rows.dtype in ("float32", "float64") and _pays(table, index, capacity)
+    return rows.dtype in ("float32", "float64") and often(table, index, fixed(table.shape[1]))
 
 
 def _sums(table: Node, index: Node, rows: Node) -> Node:
@@ -109,9 +109,10 @@ def _sums(table: Node, index: Node, rows: Node) -> Node:
     return scatter("add", full(shape, 0, rows.dtype), index, rows)
 
 
-def _multiplied_last(node: Node, op: Scatter, capacity: int) -> Node | None:
+def _multiplied_last(node: Node, op: Scatter, often: _Often) -> Node | None:
     base, index, rows = node.inputs
-    if op.kind != "add" or op.axis or op.batch or base.type.rank != 2 or not is_zero(base):
+    static = base.type.rank == 2 and base.type.batch_axis is None
+    if op.kind != "add" or op.axis or op.batch or not static or not is_zero(base):
         return None
     while isinstance(rows.op, Transpose) and rows.op.perm[-1] == len(rows.op.perm) - 1:
         index = transpose(index, inverse(rows.op.perm[:-1]))
@@ -124,7 +125,7 @@ def _multiplied_last(node: Node, op: Scatter, capacity: int) -> Node | None:
     alone = w.type.batch_axis is None and w.type.rank == len(contracted) + 1
     if not alone or len(free) != index.type.rank:
         return None
-    if not _sums_pay(base.type, index.type, g, capacity):
+    if not _sums_pay(base.type, index.type, g, often):
         return None
     sums = _sums(base, index, transpose(g, [*free, *contracted]))
     pairs = [(1 + place, axis) for place, (_, axis) in enumerate(rows.op.contract)]
@@ -134,7 +135,7 @@ def _multiplied_last(node: Node, op: Scatter, capacity: int) -> Node | None:
 # ----------------------------------------------------------------------------------- loops
 
 
-def _inside_loops(roots: Sequence[Node], capacity: int) -> list[Node]:
+def _inside_loops(roots: Sequence[Node], often: _Often) -> list[Node]:
     """Look up rows in the step that reads them, instead of all beforehand.
 
     Before: scan(x[t]) over x = table[index]    After: scan(table[i[t]]) over i = index
@@ -149,7 +150,7 @@ def _inside_loops(roots: Sequence[Node], capacity: int) -> list[Node]:
         parameters, tables = list(elements), list(constants)
         for number, (parameter, value) in enumerate(zip(elements, walked, strict=True)):
             found = _lookup(value)
-            if found is None or not _pays(found[0].type, found[1].type, capacity):
+            if found is None or not often(found[0].type, found[1].type, None):
                 continue
             table, index = found
             step = Type(index.shape[1:], index.dtype)

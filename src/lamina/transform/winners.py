@@ -10,24 +10,24 @@ from lamina.ir.graph import Node, apply, rebuilt, toposort, users
 from lamina.ir.movement import transpose
 from lamina.ir.winners import WindowArgMax, WinnerFilterGrad, WinnerInputGrad
 
-# Fewer channels do not fill a vector.
-FEWEST_CHANNELS = 8
 
-
-def use_winners(roots: Sequence[Node]) -> list[Node]:
+def use_winners(roots: Sequence[Node], fewest_channels: int) -> list[Node]:
     """Rewrite the gradients of convolutions that stand before a max pooling.
 
     Before: filter_gradient(x, window_gradient(y, g))
     After:  transpose(winner_filter_gradient(x, window_argmax(y), g))
 
     likewise for the input's gradient, and for the bias's, which is the sum of g.
+
+    fewest_channels   of the convolution's input: fewer do not fill a vector
     """
     order = toposort(roots)
     readers = users(order)
     spreads = {
         node
         for node in order
-        if isinstance(node.op, WindowGrad) and _needless(node, node.op, readers[node])
+        if isinstance(node.op, WindowGrad)
+        and _needless(node, node.op, readers[node], fewest_channels)
     }
     if not spreads:
         return list(roots)
@@ -43,7 +43,7 @@ def use_winners(roots: Sequence[Node]) -> list[Node]:
     return [new[root] for root in roots]
 
 
-def _needless(node: Node, op: WindowGrad, readers: list[Node]) -> bool:
+def _needless(node: Node, op: WindowGrad, readers: list[Node], fewest_channels: int) -> bool:
     """Whether all that read a pooling gradient, a convolution among them, can do without it."""
     apart = op.kind == "max" and op.strides == op.size and len(op.size) == 2
     if not apart or any(map(any, op.padding)) or node.dtype != "float32":
@@ -59,7 +59,7 @@ def _needless(node: Node, op: WindowGrad, readers: list[Node]) -> bool:
                 continue
             case _:
                 return False
-        if not _plain(conv) or channels < FEWEST_CHANNELS:
+        if not _plain(conv) or channels < fewest_channels:
             return False
         convolutions += 1
     return convolutions > 0

@@ -8,16 +8,9 @@ from dataclasses import dataclass, replace
 from lamina.ir.control import Scan, While
 from lamina.ir.graph import Node
 from lamina.llvm.fuse import Group
-from lamina.llvm.lowering.workspace import (
-    Workspace,
-    result,
-)
+from lamina.llvm.lowering.workspace import Workspace, result
 from lamina.llvm.task import Loop, Task, rename, same_index
-from lamina.llvm.views import (
-    View,
-    drop_axis,
-    whole,
-)
+from lamina.llvm.views import View, drop_axis, whole
 from lamina.types import Type
 
 

@@ -12,15 +12,8 @@ from lamina.ir.movement import Concat, Pad
 from lamina.llvm import choices, kernel
 from lamina.llvm.body import BodyBuilder, Operands
 from lamina.llvm.fuse import Group
-from lamina.llvm.lowering.workspace import (
-    Workspace,
-    extent,
-)
-from lamina.llvm.views import (
-    View,
-    identity,
-    is_contiguous,
-)
+from lamina.llvm.lowering.workspace import Workspace, extent
+from lamina.llvm.views import View, identity, is_contiguous
 from lamina.transform.scan import is_zero
 from lamina.types import Batch, static_shape
 

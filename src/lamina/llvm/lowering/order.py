@@ -9,17 +9,8 @@ from lamina.ir.reductions import Cumulative
 from lamina.llvm import kernel
 from lamina.llvm.body import BodyBuilder, Operands
 from lamina.llvm.fuse import Group
-from lamina.llvm.lowering.workspace import (
-    Workspace,
-    extent,
-    result,
-)
-from lamina.llvm.views import (
-    View,
-    axis,
-    identity,
-    whole,
-)
+from lamina.llvm.lowering.workspace import Workspace, extent, result
+from lamina.llvm.views import View, axis, identity, whole
 from lamina.types import Batch, Shape, Type
 
 

@@ -12,15 +12,8 @@ from lamina.llvm.body import BodyBuilder, Operands
 from lamina.llvm.fuse import Group
 from lamina.llvm.kernel import Core, Instruction, Store
 from lamina.llvm.lowering.windows import lower_window
-from lamina.llvm.lowering.workspace import (
-    Workspace,
-    names,
-    with_axis,
-)
-from lamina.llvm.views import (
-    axis,
-    identity,
-)
+from lamina.llvm.lowering.workspace import Workspace, names, with_axis
+from lamina.llvm.views import axis, identity
 
 
 def lower_rows(work: Workspace, group: Group) -> None:

@@ -13,15 +13,8 @@ from lamina.llvm import kernel
 from lamina.llvm.body import BodyBuilder, Operands
 from lamina.llvm.fuse import Group
 from lamina.llvm.kernel import Core, Inside, Instruction
-from lamina.llvm.lowering.workspace import (
-    Workspace,
-    names,
-)
-from lamina.llvm.views import (
-    Affine,
-    axis,
-    identity,
-)
+from lamina.llvm.lowering.workspace import Workspace, names
+from lamina.llvm.views import Affine, axis, identity
 from lamina.types import Batch
 
 

@@ -15,15 +15,7 @@ from lamina.llvm.body import BodyBuilder, Operands
 from lamina.llvm.fuse import VIEWS, Fuser, Group
 from lamina.llvm.kernel import Guard, Kernel, Store
 from lamina.llvm.task import Step, Task
-from lamina.llvm.views import (
-    Buffer,
-    Index,
-    View,
-    identity,
-    is_contiguous,
-    moved_view,
-    whole,
-)
+from lamina.llvm.views import Buffer, Index, View, identity, is_contiguous, moved_view, whole
 from lamina.types import Batch, Dimension, Shape, Type, static_shape
 
 
