@@ -63,6 +63,11 @@ def images(rows: int, rng: np.random.Generator) -> Pair:
     return x[place, :, :, None].astype(np.float32) / 255, y[place].astype(np.int32)
 
 
+def flat_images(rows: int, rng: np.random.Generator) -> Pair:
+    x, y = images(rows, rng)
+    return x.reshape(rows, -1), y
+
+
 def restored(rows: int, rng: np.random.Generator) -> Pair:
     x, _ = images(rows, rng)
     return x, x
@@ -134,6 +139,7 @@ OTHERS = {
     workload.name: workload
     for workload in [
         Workload("odd-channels", 50, 40, 0, 0.0, "sparse", images),
+        Workload("wide", 128, 40, 0, 0.0, "sparse", flat_images),
         Workload("depthwise", 32, 20, 0, 0.0, "sparse", pictures),
         Workload("u-shaped", 16, 20, 0, 0.0, "binary", restored),
         Workload("stacked-gru", 32, 20, 0, 0.0, "sparse", sentences(10000, 100, 10)),

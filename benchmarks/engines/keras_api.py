@@ -53,6 +53,21 @@ def dense(keras, features: int, outputs: int, activation: str):
     )
 
 
+def wide(keras):
+    """More weights than a batch has activations: the usual first network on digits."""
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            layers.Input(shape=(784,)),
+            layers.Dense(512, activation="relu"),
+            layers.Dropout(0.2),
+            layers.Dense(512, activation="relu"),
+            layers.Dropout(0.2),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
 def recurrent(keras, words: int, width: int, cells: int, classes: int, length: int, *, every: bool):
     layers = keras.layers
     return keras.Sequential(
@@ -192,6 +207,7 @@ def text_convolution(keras):
 
 
 NETWORKS = {
+    "wide": wide,
     "odd-channels": odd_channels,
     "depthwise": depthwise,
     "u-shaped": u_shaped,

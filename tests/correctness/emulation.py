@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from lamina.ir.program import Program
-from lamina.llvm import archive, engine, generate, host, kernels, runtime, words
+from lamina.llvm import archive, choices, engine, generate, host, kernels, runtime, words
 from lamina.llvm.emit import Module
 from lamina.llvm.executor import LlvmExecutable
 from lamina.llvm.kernel import Kernel
@@ -146,12 +146,12 @@ class Emulated(LlvmExecutable):
         self.emulator, self.wanted = emulator, threads
         self.library = emulator.linked(made.text)
 
-    def threads(self) -> int:
-        return min(self.sizes.threads, self.wanted)
+    def threads(self, steps: int) -> int:
+        return min(choices.threads_wanted(self.sizes.work, steps), self.wanted)
 
     def _call(self, data, states, outputs, batch_size, total, order, first, last, stop_on) -> int:
         arrays = [*states, *data, *outputs]
-        threads, sizes = self.threads(), self.sizes
+        threads, sizes = self.threads(last - first), self.sizes
         table = np.zeros(words.POINTERS + len(arrays), "<i8")
         table[words.FIRST], table[words.STOP] = first, last
         table[words.BATCH], table[words.TOTAL] = batch_size, total

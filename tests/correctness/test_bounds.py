@@ -178,7 +178,7 @@ def test_memory_of_unknown_extent_is_refused():
 
 @PROGRAMS
 def test_a_checked_step_computes_the_same(build, monkeypatch):
-    monkeypatch.setattr(choices, "threads_wanted", lambda _: 64)
+    monkeypatch.setattr(choices, "threads_wanted", lambda *_: 64)
     program = build()
     plain = trained(compile_llvm(program, 12), program)
     with config.override(check="bounds", threads=2):

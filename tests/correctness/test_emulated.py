@@ -58,8 +58,10 @@ def test_an_op_means_what_numpy_means(emulator, op, specifications, rng):
 
 
 @PROGRAMS
-def test_a_step_is_the_references_step_with_any_number_of_threads(build, emulator, monkeypatch):
-    monkeypatch.setattr(choices, "SMALLEST_THREADED_STEP", 0.0)
+def test_a_step_is_the_references_step_with_any_number_of_threads(
+    build, emulator, several_threads, monkeypatch
+):
+    several_threads()
     monkeypatch.setattr(choices, "SMALLEST_SHARED_WORK", 1)
     program = build()
     expected = trained(compile_reference(program, 12), program)

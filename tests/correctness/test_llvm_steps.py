@@ -172,25 +172,26 @@ def test_rows_that_are_not_there_do_not_count(build, rng):
 
 
 @PROGRAMS
-def test_the_number_of_threads_changes_no_bit(build, monkeypatch):
-    monkeypatch.setattr(choices, "SMALLEST_THREADED_STEP", 0.0)
+@pytest.mark.parametrize("sums", ["parts", "products", "whole"])
+def test_the_number_of_threads_changes_no_bit(build, sums, several_threads, monkeypatch):
+    several_threads(sums)
     monkeypatch.setattr(choices, "SMALLEST_SHARED_WORK", 1)
     program = build()
     results = []
     for threads in (1, 2, 3):
         with config.override(threads=threads, cache="off"):
             executable = compile_llvm(program, CAPACITY)
-            assert executable.threads() == threads
+            assert executable.threads(1) == threads
             results.append(trained(executable, program))
     assert same_bits(results[0], results[1])
     assert same_bits(results[0], results[2])
 
 
-def test_on_one_thread_an_update_is_the_epilogue_of_its_gradient(monkeypatch):
+def test_an_update_is_the_epilogue_of_a_gradient_that_is_summed_whole(several_threads):
     program = dense()
 
-    def updates(most):
-        monkeypatch.setattr(choices, "SMALLEST_THREADED_STEP", most)
+    def updates(sums):
+        several_threads(sums)
         tasks = [task for task, _, _ in generate(program, CAPACITY, host.detect()).tasks]
         written = {
             buffer.label: task
@@ -200,8 +201,8 @@ def test_on_one_thread_an_update_is_the_epilogue_of_its_gradient(monkeypatch):
         }
         return [type(written[label].kernel) for label in ("w11x18", "w18x5")]
 
-    assert updates(1e9) == [Contraction] * 2
-    assert updates(0.0) == [Elementwise] * 2
+    assert updates("whole") == updates("products") == [Contraction] * 2
+    assert updates("parts") == [Elementwise] * 2
 
 
 @PROGRAMS

@@ -35,7 +35,7 @@ def centred(depth):
 
 def planned(depth):
     capacity = 16
-    made = plan(lower(centred(depth), capacity, 2), capacity, 2, 2)
+    made = plan(lower(centred(depth), capacity, 2), capacity, 2)
     verify(made)
     return made
 

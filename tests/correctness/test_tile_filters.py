@@ -90,15 +90,15 @@ def test_it_agrees_with_the_direct_sum(image, padding, channels, filters, cpu, r
 
 
 @pytest.mark.parametrize("image", [(8, 8), (7, 9)])
-def test_bits_depend_neither_on_threads_nor_on_groups(image, rng, monkeypatch):
-    monkeypatch.setattr(choices, "SMALLEST_THREADED_STEP", 0.0)
+def test_bits_depend_neither_on_threads_nor_on_groups(image, rng, several_threads, monkeypatch):
+    several_threads()
     program = network(image, SAME, 16, 24)
     inputs, states = arrays(program, 13, rng)
     results = []
     for threads, arena in ((1, "planned"), (2, "planned"), (3, "planned"), (2, "apart")):
         with config.override(threads=threads, arena=arena, cache="off"):
             compiled = compile_llvm(program, 16)
-            assert compiled.threads() == threads
+            assert compiled.threads(1) == threads
             results.append(compiled(inputs, states)[0].tobytes())
     for room in (1, 4000):
         monkeypatch.setattr(choices, "TILES_BYTES", room)

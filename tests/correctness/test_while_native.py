@@ -88,7 +88,7 @@ def test_loops_over_fixed_shapes(function, rng):
 @pytest.mark.parametrize("function", ROWWISE)
 def test_loops_over_rows(function, rows, rng, monkeypatch):
     """One thread goes round, whatever the others do; the bits are the same."""
-    monkeypatch.setattr(choices, "threads_wanted", lambda _: 64)
+    monkeypatch.setattr(choices, "threads_wanted", lambda *_: 64)
     program = trace(function, ROWS).program
     x = rng.random((rows, 5)).astype("f4") + 0.1
     alone = agree(program, [x])

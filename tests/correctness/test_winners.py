@@ -94,16 +94,16 @@ def test_bands_of_windows_change_no_bit(room, rng, monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_number_of_threads_changes_no_bit(rng, monkeypatch):
+def test_the_number_of_threads_changes_no_bit(rng, several_threads):
     """What is cut down to the windows, winners of all filters, and partial sums of samples."""
-    monkeypatch.setattr(choices, "SMALLEST_THREADED_STEP", 0.0)
+    several_threads()
     program = network(16, 70)
     inputs, states = arrays(program, 7, rng)
     found = []
     for threads in (1, 2, 3):
         with config.override(threads=threads, cache="off"):
             executable = compile_llvm(program, 8)
-            assert executable.threads() == threads
+            assert executable.threads(1) == threads
             found.append(executable(inputs, states))
     for others in found[1:]:
         for one, other in zip(found[0], others, strict=True):

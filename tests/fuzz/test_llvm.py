@@ -10,7 +10,6 @@ import pytest
 from random_programs import random_feed, random_program
 
 from lamina import config
-from lamina.llvm import choices
 from lamina.llvm.executor import compile_llvm
 from lamina.reference import compile_reference
 
@@ -99,8 +98,8 @@ def test_buffers_of_their_own_give_the_same_bits(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS[1::3])
-def test_any_number_of_threads_gives_the_same_bits(seed, monkeypatch):
-    monkeypatch.setattr(choices, "threads_wanted", lambda _: 64)
+def test_any_number_of_threads_gives_the_same_bits(seed, several_threads):
+    several_threads(("parts", "products", "whole")[seed // 3 % 3])
     program = random_program(seed)
     alone = results(program, seed, threads=1)
     for threads in (2, 3):

@@ -490,8 +490,15 @@ LARGEST_TREE = 80
 LARGEST_GROUP = 12
 # Operations below which a kernel without a batch axis is left to one thread.
 SMALLEST_SHARED_WORK = 2048
-# Operations of a whole step below which one thread is faster than several.
-SMALLEST_THREADED_STEP = 2_000_000.0
+# Operations of a step below which sums over the batch are taken whole, and have an epilogue.
+SMALLEST_STEP_IN_PARTS = 2_000_000.0
+# Bytes of a product's operands for a byte of its sums over the batch, in all parts: where they are
+# fewer, sending them to all threads costs less than to write, clear and add the parts.
+OPERANDS_A_PARTIAL_BYTE = 0.5
+# Operations of a step for which one more thread pays, and of a call for which it is woken: passing
+# a barrier takes less than a tenth of a microsecond, waking a thread tens of them.
+OPERATIONS_A_THREAD = 130_000.0
+SMALLEST_THREADED_CALL = 2_000_000.0
 # Bytes of private memory that one block of rows may take. It is the same whatever the size of a
 # core's second cache: a third to one and a half of it changed no step measurably where that is
 # 512 kB, and a block decides in what pieces a sum over the batch is added.
@@ -499,16 +506,15 @@ BLOCK_BYTES = 800_000
 SMALLEST_BLOCK = 8
 
 
-def parts(capacity: int, threads: int) -> int:
+def parts(capacity: int, work: float) -> int:
     """Into how many parts the batch is cut where it is summed; fixed by the program alone.
 
-    threads   on how many the program is meant to run, whatever there is: for one, parts serve
-              nobody, and a sum that is taken whole can have an epilogue
+    work   operations of a step
 
-    >>> parts(1, 64), parts(32, 64), parts(1024, 64), parts(32, 1)
+    >>> parts(1, 1e9), parts(32, 1e9), parts(1024, 1e9), parts(32, 1e6)
     (1, 2, 8, 1)
     """
-    if capacity < 2 or threads == 1:
+    if capacity < 2 or work < SMALLEST_STEP_IN_PARTS:
         return 1
     return 2 if capacity < 128 else 4 if capacity < 512 else 8
 
@@ -590,6 +596,24 @@ def scatter_by_column(inner: int) -> bool:
     return inner >= WIDE_ROW
 
 
-def threads_wanted(work: float) -> int:
-    """How many threads a step of about `work` operations deserves, 64 at most."""
-    return 1 if work < SMALLEST_THREADED_STEP else 64
+def sums_whole(operands: int, sums: int, parts: int) -> bool:
+    """Whether a product that sums over the batch is taken whole, by threads that share its rows.
+
+    operands   bytes of both operands: all threads read what each of them wrote
+    sums       bytes of the result: every part writes as much, which somebody adds
+
+    >>> sums_whole(128 * (784 + 512) * 4, 784 * 512 * 4, 4), sums_whole(6_000_000, 36_000, 2)
+    (True, False)
+    """
+    return operands <= OPERANDS_A_PARTIAL_BYTE * parts * sums
+
+
+def threads_wanted(work: float, steps: int) -> int:
+    """How many threads a call deserves for its steps of about `work` operations; 64 at most.
+
+    >>> threads_wanted(1e6, 1), threads_wanted(1e6, 100), threads_wanted(1e9, 1)
+    (1, 7, 64)
+    """
+    if work * steps < SMALLEST_THREADED_CALL:
+        return 1
+    return max(1, min(int(work / OPERATIONS_A_THREAD), 64))

@@ -23,7 +23,7 @@ from lamina.executor import Array, Executable
 from lamina.ir.control import endless
 from lamina.ir.graph import Node
 from lamina.ir.program import Program
-from lamina.llvm import cache, engine, host, pool
+from lamina.llvm import cache, choices, engine, host, pool
 from lamina.llvm.faults import Checked, FaultArea
 from lamina.llvm.fingerprint import fingerprint
 from lamina.llvm.words import (
@@ -310,7 +310,7 @@ class LlvmExecutable(Executable):
             before = [state.copy() for state in states]
         if fault:
             places.append(fault.address)
-        with pool.lease(self.threads()) as lease:
+        with pool.lease(self.threads(last - first)) as lease:
             areas = self._areas(lease.threads, POINTERS + len(places))
             if self.poisoned:
                 areas.memory.fill(_POISON)
@@ -353,9 +353,10 @@ class LlvmExecutable(Executable):
                     worker.join()
             raise
 
-    def threads(self) -> int:
-        """On how many threads a call may run."""
-        return 1 if self.sizes.threads == 1 else min(self.sizes.threads, pool.usual_threads())
+    def threads(self, steps: int) -> int:
+        """On how many threads a call of so many steps may run."""
+        wanted = choices.threads_wanted(self.sizes.work, steps)
+        return 1 if wanted == 1 else min(wanted, pool.usual_threads())
 
     def prepare(self, words: Array) -> None:
         """Fill in further words of a call's table; a profiled step has one."""

@@ -83,12 +83,15 @@ class Fusion:
 class Fuser:
     """Cut the graph of `roots` into groups; `capacity` is the batch's room in memory.
 
-    whole   sums over the batch are taken at once, not part by part, and may have members
+    parts    in how many parts the batch is summed; a sum that is taken whole may have members
+    in_loop  whether this is the body of a time loop, where no thread waits for others
     """
 
-    def __init__(self, roots: Sequence[Node], capacity: int, *, whole: bool = False) -> None:
+    def __init__(
+        self, roots: Sequence[Node], capacity: int, *, parts: int = 1, in_loop: bool = False
+    ) -> None:
         self.roots = list(dict.fromkeys(roots))
-        self.capacity, self.whole = capacity, whole
+        self.capacity, self.parts, self.in_loop = capacity, parts, in_loop
         self.order = _independent_first(toposort(self.roots))
         self.position = {node: i for i, node in enumerate(self.order)}
         self.readers = users(self.order)
@@ -396,7 +399,7 @@ class Fuser:
     def over_batch(self, node: Node) -> bool:
         """Whether the node sums over the batch, so that parts of the batch are summed apart."""
         match node.op:
-            case Reduce() | Dot() if self.whole:
+            case Reduce() | Dot() if self.parts == 1:
                 return False
             case Reduce(kind="sum", axes=axes):
                 source = node.inputs[0].type
@@ -405,10 +408,16 @@ class Fuser:
                 return source.batch_axis in {axis % source.rank for axis in axes}
             case Dot(contract=contract):
                 a = node.inputs[0].type
-                return any(axis % a.rank == a.batch_axis for axis, _ in contract)
+                over = any(axis % a.rank == a.batch_axis for axis, _ in contract)
+                return over and not self._sums_whole(node)
             case ConvFilterGrad() | WinnerFilterGrad():
                 return node.inputs[0].type.batch_axis is not None
         return False
+
+    def _sums_whole(self, product: Node) -> bool:
+        operands = sum(parent.type.bytes_at(self.capacity) for parent in product.inputs)
+        sums = product.type.bytes_at(self.capacity)
+        return not self.in_loop and choices.sums_whole(operands, sums, self.parts)
 
     def _new_group(self, node: Node) -> Group:
         op = node.op

@@ -44,16 +44,16 @@ def generate(
     simple = simple.with_roots(use_tables(simple.roots, capacity, choices.tables_pay))
     arranged = use_winners(absorb(arrange(simple.roots)), choices.WINNER_CHANNELS)
     simple = simple.with_roots(crop(arranged))
-    threads = choices.threads_wanted(operations(simple.roots, capacity))
-    parts = choices.parts(capacity, threads)
+    work = operations(simple.roots, capacity)
+    parts = choices.parts(capacity, work)
     lowered = lower(simple, capacity, parts)
-    planned = plan(lowered, capacity, parts, threads, apart=config.arena() == "apart")
+    planned = plan(lowered, capacity, parts, apart=config.arena() == "apart")
     verify(planned)
     checked = config.check() == "bounds"
     step = step_text(simple, planned, lowered.inputs, target, profile=profile, checked=checked)
     _show(simple, lowered, planned, step.text, target)
     scratch = -(-max(step.scratch_bytes, 1) // 128) * 128
-    sizes = Sizes(step.shared_bytes, planned.private_bytes, scratch, planned.threads)
+    sizes = Sizes(step.shared_bytes, planned.private_bytes, scratch, work)
     names = _names([task for task, _, _ in step.tasks]) if checked else None
     return Generated(step.text, sizes, step.tasks, names)
 

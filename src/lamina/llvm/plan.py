@@ -60,7 +60,6 @@ class Plan:
     shared_bytes: int
     private_bytes: int
     buffers: list[Buffer]
-    threads: int
 
     def describe(self) -> str:
         """The phases, a line a task: mode, kernel, what it reads and writes, and where it lies."""
@@ -90,14 +89,12 @@ def _describe(step: Step, indent: str) -> list[str]:
     return [f"{indent}{step.mode:6} {kind} {step.label} [{step.layer}]: {', '.join(names)}"]
 
 
-def plan(lowered: Lowered, capacity: int, parts: int, threads: int, *, apart: bool = False) -> Plan:
+def plan(lowered: Lowered, capacity: int, parts: int, *, apart: bool = False) -> Plan:
     """Order the tasks in phases and lay out their memory.
 
-    threads   on how many the step runs at most
-    apart    give every value its own memory (a switch for finding errors)
+    apart   give every value its own memory (a switch for finding errors)
     """
-    planner = _Planner(lowered, capacity, parts, apart=apart)
-    return planner.run(threads)
+    return _Planner(lowered, capacity, parts, apart=apart).run()
 
 
 class _Planner:
@@ -108,7 +105,7 @@ class _Planner:
         self.writers: dict[Buffer, list[Step]] = {}
         self.readers: dict[Buffer, list[Step]] = {}
 
-    def run(self, threads: int) -> Plan:
+    def run(self) -> Plan:
         self._connect()
         for step in self.steps:
             self._earliest(step)
@@ -119,9 +116,7 @@ class _Planner:
         shared_bytes = self._lay_out_shared(phases)
         private_bytes = max((self._lay_out_private(phase, private) for phase in phases), default=0)
         buffers = [*self.lowered.buffers]
-        return Plan(
-            phases, self.capacity, self.parts, shared_bytes, private_bytes, buffers, threads
-        )
+        return Plan(phases, self.capacity, self.parts, shared_bytes, private_bytes, buffers)
 
     # ------------------------------------------------------------------ phases
 

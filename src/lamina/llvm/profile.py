@@ -99,11 +99,11 @@ def profile(
     compiled = time.perf_counter()
     executable = _Profiled(program, capacity, engine.load(code, target), made.sizes, made.checked)
     loaded = time.perf_counter()
-    threads = executable.threads()
-    count = len(made.tasks) + 1
-    executable.ticks = np.zeros((threads, count), np.int64)
     rows = executable.rows_in(data)
     per_pass = max(1, -(-rows // batch_size))
+    threads = executable.threads(per_pass)
+    count = len(made.tasks) + 1
+    executable.ticks = np.zeros((threads, count), np.int64)
     executable.steps(data, states, batch_size=batch_size, last=min(3, per_pass))
     executable.ticks[:] = 0
     done, start = 0, time.perf_counter()

@@ -23,9 +23,12 @@ POINTERS = 12
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes of the areas that a call needs; private and scratch are for each thread."""
+    """Bytes of the areas that a call needs, and the operations of a step, about.
+
+    Private and scratch bytes are for each thread.
+    """
 
     shared: int
     private: int
     scratch: int
-    threads: int
+    work: float

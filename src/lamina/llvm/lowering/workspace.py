@@ -45,7 +45,7 @@ class Workspace(ABC):
         self.buffers: list[Buffer] = []
         self.copies: dict[tuple[object, ...], View] = {}
         self.own: set[Buffer] = set()
-        self.fusion = Fuser(self.roots, capacity, whole=parts == 1).run()
+        self.fusion = Fuser(self.roots, capacity, parts=parts, in_loop=outer is not None).run()
         self.fusions = [self.fusion]
         self.exported = self._exported()
         self.layer = ""
