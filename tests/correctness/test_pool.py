@@ -205,7 +205,7 @@ def test_calls_after_all_kinds_of_pauses(own_pool, steps):
     """Workers are met spinning, falling asleep and asleep: none is lost."""
     generator = np.random.default_rng(0)
     with take(own_pool, 2) as lease:
-        for pause in generator.uniform(0, 60e-6, 400):
+        for pause in generator.uniform(0, 2e-6 * runtime.IDLE_MICROSECONDS, 400):
             deadline = time.perf_counter() + pause
             while time.perf_counter() < deadline:
                 pass

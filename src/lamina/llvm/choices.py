@@ -498,7 +498,7 @@ OPERANDS_A_PARTIAL_BYTE = 0.5
 # Operations of a step for which one more thread pays, and of a call for which it is woken: passing
 # a barrier takes less than a tenth of a microsecond, waking a thread tens of them.
 OPERATIONS_A_THREAD = 130_000.0
-SMALLEST_THREADED_CALL = 2_000_000.0
+SMALLEST_THREADED_CALL = 4_000_000.0
 # Bytes of private memory that one block of rows may take. It is the same whatever the size of a
 # core's second cache: a third to one and a half of it changed no step measurably where that is
 # 512 kB, and a block decides in what pieces a sum over the batch is added.

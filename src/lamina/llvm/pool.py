@@ -64,14 +64,16 @@ class Runtime:
         ticks = measure(self.single.address, _MEASURE_NANOSECONDS)
         self.ticks_per_microsecond = ticks * 1000 / _MEASURE_NANOSECONDS
 
-    def area(self, workers: int, spin: float = runtime.SPIN_MICROSECONDS) -> Area:
-        """A new sync area for `workers` threads beside the caller's; `spin` in microseconds."""
+    def area(self, workers: int) -> Area:
+        """A new sync area for `workers` threads beside the caller's."""
         area = Area(runtime.area_bytes(workers))
         address, table = self.loaded.address, self.table
         area.write(runtime.SLEEP, address("lamina_sleep"))
         area.write(runtime.WAKE, address("lamina_wake"))
         area.write(runtime.NANOSECONDS, address("lamina_time"))
-        area.write(runtime.SPIN, int(spin * self.ticks_per_microsecond))
+        ticks = self.ticks_per_microsecond
+        area.write(runtime.SPIN, int(runtime.SPIN_MICROSECONDS * ticks))
+        area.write(runtime.IDLE, int(runtime.IDLE_MICROSECONDS * ticks))
         system = (table.wait, table.wake, table.clock, table.lock, table.unlock)
         for index, function in enumerate(system):
             area.write(runtime.SYSTEM + 8 * index, function)
@@ -144,7 +146,8 @@ class Pool:
             time.sleep(1e-4)
         if self.size > self._cores:
             # Who spins here keeps the one from running for whom it waits.
-            self._area.write(runtime.SPIN, int(self.native.ticks_per_microsecond))
+            for place in (runtime.SPIN, runtime.IDLE):
+                self._area.write(place, int(self.native.ticks_per_microsecond))
 
     def _work(self) -> None:
         """A worker's life. It counts itself in: Ctrl-C cannot come between, as it might outside."""

@@ -20,7 +20,9 @@ must pass the same barriers, so a decision to stop early (the clock, an error wo
 thread, written to memory before a barrier and read by all after it. A caller that finds the workers
 taken runs alone, with `threads` 1, and then a barrier does nothing. It costs some tenths of a
 microsecond while all threads run; a thread that has waited for `SPIN_MICROSECONDS` sleeps in the
-system until the last one comes.
+system until the last one comes. Between calls a worker spins for `IDLE_MICROSECONDS`, since it
+takes the system tens of microseconds to wake it: calls in a loop find it there. At a barrier it may
+be waiting for a thread that has no processor because of it, so it gives up soon.
 
 Sync area
 ---------
@@ -36,6 +38,7 @@ by the code here only. Lines are 128 bytes apart, since processors fetch them in
     288   i64 spin         ticks to spin before sleeping
     296   i64[5]           the system's functions: wait, wake, clock, lock, unlock
     336   i64 number       `OsTable.number`
+    344   i64 idle         ticks that a worker spins between calls
     384   i32 running      workers that have not finished the job
     388   i32 waiting      whether the caller sleeps on `running`
     392   ptr entry, ptr args, i64 threads      the job
@@ -52,10 +55,11 @@ from __future__ import annotations
 from lamina.llvm.host import OsTable, Target, denormal_text, monotonic_clock, pause_text, ticks_text
 
 SPIN_MICROSECONDS = 20
+IDLE_MICROSECONDS = 300
 
 ARRIVED, GENERATION, SLEEPERS = 0, 128, 256
 SLEEP, WAKE, NANOSECONDS, SPIN = 264, 272, 280, 288
-SYSTEM, NUMBER = 296, 336
+SYSTEM, NUMBER, IDLE = 296, 336, 344
 RUNNING, WAITING, JOB, BUSY = 384, 388, 392, 448
 LOCK, CONDITION = 512, 640
 SLOTS, SLOT_BYTES = 1024, 128
@@ -71,10 +75,10 @@ def _at(name: str, base: str, offset: int) -> str:
 
 
 def _spin_text(target: Target) -> str:
-    """`i32 @lamina_spin(ptr sync, ptr word, i32 old)`: spin until `word` changes or time is up.
+    """`i32 @lamina_spin(ptr limit, ptr word, i32 old)`: spin until `word` changes or time is up.
 
-    Returns the value last seen. The deadline is counted in ticks; a counter that jumps (a move to
-    another core) only ends the spinning early.
+    `limit` is where the number of ticks stands. Returns the value last seen. A counter of ticks
+    that jumps (a move to another core) only ends the spinning early.
     """
     pause_declaration, pause = pause_text(target)
     ticks_declaration, ticks = ticks_text(target)
@@ -85,10 +89,9 @@ define internal i64 @lamina_ticks() noinline nounwind {{
   %ticks = {ticks}
   ret i64 %ticks
 }}
-define internal i32 @lamina_spin(ptr %sync, ptr %word, i32 %old) noinline nounwind {{
+define internal i32 @lamina_spin(ptr %limit_at, ptr %word, i32 %old) noinline nounwind {{
 entry:
-{_at("spin_at", "%sync", SPIN)}
-  %limit = load i64, ptr %spin_at, align 8
+  %limit = load i64, ptr %limit_at, align 8
   %begin = {ticks}
   br label %look
 look:
@@ -136,7 +139,8 @@ wake:
   call void %wake_function(ptr %sync, ptr %word)
   ret void
 wait:
-  %seen = call i32 @lamina_spin(ptr %sync, ptr %word, i32 %old)
+{_at("spin_at", "%sync", SPIN)}
+  %seen = call i32 @lamina_spin(ptr %spin_at, ptr %word, i32 %old)
   %passed = icmp ne i32 %seen, %old
   br i1 %passed, label %done, label %tired
 tired:
@@ -294,11 +298,12 @@ entry:
 {_at("asleep_at", "%slot", 4)}
 {_at("running", "%sync", RUNNING)}
 {_at("waiting_at", "%sync", WAITING)}
+{_at("idle_at", "%sync", IDLE)}
 {_JOB}
   br label %idle
 idle:
   %old = phi i32 [0, %entry], [%posted, %work], [%posted, %notify]
-  %first = call i32 @lamina_spin(ptr %sync, ptr %slot, i32 %old)
+  %first = call i32 @lamina_spin(ptr %idle_at, ptr %slot, i32 %old)
   %ready = icmp ne i32 %first, %old
   br i1 %ready, label %go, label %tired
 tired:
@@ -398,7 +403,8 @@ wait:
   %finished = icmp eq i32 %left, 0
   br i1 %finished, label %done, label %spin
 spin:
-  %seen = call i32 @lamina_spin(ptr %sync, ptr %running, i32 %left)
+{_at("spin_at", "%sync", SPIN)}
+  %seen = call i32 @lamina_spin(ptr %spin_at, ptr %running, i32 %left)
   %changed = icmp ne i32 %seen, %left
   br i1 %changed, label %wait, label %tired
 tired:
