@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lamina.ir.contractions import conv
+from lamina.ir.contractions import conv, dot
 from lamina.ir.elementary import broadcast, reduce_sum
 from lamina.ir.graph import constant, input_node
 from lamina.ir.program import Program
-from lamina.ir.scalar import mul, relu, square, sub
+from lamina.ir.scalar import exp, mul, relu, square, sub
 from lamina.llvm import choices
 from lamina.llvm.lower import lower
 from lamina.llvm.plan import plan
@@ -76,3 +76,17 @@ def test_a_block_that_streams_weighs_as_much_as_the_weights_it_meets():
     assert choices.block_rows(32, 2, 10_000, 390_000) == 2
     assert choices.block_rows(32, 2, 10_000, 390_000, 2_000_000) == 5
     assert choices.block_rows(32, 2, 10_000, 390_000, 90_000_000) == 16
+
+
+@pytest.mark.parametrize(("columns", "kernels"), [(1, 2), (3, 2), (4, 1)])
+def test_a_dear_map_behind_hardly_any_columns_fills_vectors_of_its_own(columns, kernels):
+    x, w = input_node(Type((B, 16)), "x"), input_node(Type((16, columns)), "w")
+    program = Program((x, w), (), (exp(dot(x, w)),), ())
+    tasks = [step for step in lower(program, 8, 2).steps if step.mode == "rows"]
+    assert len(tasks) == kernels
+
+
+def test_a_cheap_map_stays_behind_its_product():
+    x, w = input_node(Type((B, 16)), "x"), input_node(Type((16, 1)), "w")
+    program = Program((x, w), (), (relu(dot(x, w)),), ())
+    assert len([step for step in lower(program, 8, 2).steps if step.mode == "rows"]) == 1

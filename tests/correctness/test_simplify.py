@@ -38,6 +38,7 @@ N = input_node(Type((2, 3), "int32"), "n")
 H = input_node(Type((2, 3), "float16"), "h")
 Y = input_node(Type((2, 3)), "other")
 C = input_node(Type((2, 3), "bool"), "c")
+ONE = input_node(Type((2, 1, 3)), "one")
 FLIP = (1, 0)
 
 
@@ -78,6 +79,8 @@ RULES = {
         broadcast(X, (4, 5, 2, 3), (2, 3)),
     ),
     "maximum of maxima": (reduce_max(reduce_max(X, 0), 0), reduce_max(X)),
+    "sum of one": (reduce_sum(ONE, 1), reshape(ONE, (2, 3))),
+    "maximum of one row": (reduce_max(reshape(X, (1, 6)), 0), reshape(X, (6,))),
     "slice of one part": (slice_(concat([X, Y], 1), (0, 1), (2, 3)), slice_(X, (0, 1), (2, 3))),
     "slice that is a part": (slice_(concat([X, Y], 1), (0, 3), (2, 6)), Y),
     "parts padded and added": (
@@ -107,6 +110,7 @@ KEPT = {
     "to a narrower float and back": cast(cast(X, "float16"), "float32"),
     "to an integer and back": cast(cast(X, "int32"), "float32"),
     "through the other half": cast(cast(H, "bfloat16"), "float16"),
+    "a sum of two and of one": reduce_sum(ONE, (0, 1)),
     "a sum of sums": reduce_sum(reduce_sum(X, 0), 0),
     "slice across parts": slice_(concat([X, Y], 1), (0, 2), (2, 4)),
     "padded parts with a gap": add(pad(Y, (0, 4), (0, 0)), pad(X, (0, 0), (0, 4))),

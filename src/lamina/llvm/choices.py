@@ -567,6 +567,10 @@ def in_panels(
     )
 
 
+# Columns that leave most of a vector empty, so that vectors run along the sum.
+HARDLY_ANY_COLUMNS = (1, 2, 3)
+
+
 def reduces_better(
     space: Sequence[Dimension],
     reduced: Sequence[Dimension],
@@ -578,7 +582,7 @@ def reduces_better(
     Both fill vectors along the sum; the contraction does it faster where the last axis of the sum
     is a multiple of every vector's length.
     """
-    if space[-1] not in (1, 2, 3) or not reduced:
+    if space[-1] not in HARDLY_ANY_COLUMNS or not reduced:
         return False
     last = reduced[-1]
     if not isinstance(last, int) or last % 16 == 0:

@@ -339,6 +339,11 @@ class Fuser:
             )
         if isinstance(group.anchors[0].op, ArgReduce) if group.anchors else False:
             return False
+        if group.kind == "contract" and isinstance(node.op, Map):
+            # Results of hardly any columns come one by one; a map of its own fills vectors.
+            alone = group.space[-1] in choices.HARDLY_ANY_COLUMNS
+            if alone and SCALARS[node.op.fn].cost > choices.INLINE_COST:
+                return False
         return node.shape == group.space and all(how == "same" for how in inside.values())
 
     @staticmethod

@@ -239,6 +239,17 @@ def extremes_of_extremes(node: Node) -> Node | None:
     return None
 
 
+def reductions_of_one(node: Node) -> Node | None:
+    """Combine nothing where there is one element to combine.
+
+    Before: reduce_sum[1](x: 32 x 1)    After: reshape(x, 32)
+    """
+    match node:
+        case Node(op=Reduce(axes=axes), inputs=(x,)) if x.dtype == node.dtype:
+            return reshape(x, node.shape) if all(x.shape[axis] == 1 for axis in axes) else None
+    return None
+
+
 def slices_of_joined(node: Node) -> Node | None:
     """Take a slice from the one part in which it lies.
 
@@ -331,7 +342,7 @@ RULES: dict[type[Op], tuple[Rule, ...]] = {
     Cond: (bodies,),
     Map: (fold_constants, neutral_elements, halving, double_inverses, joined_pads),
     Pad: (movements,),
-    Reduce: (extremes_of_extremes,),
+    Reduce: (extremes_of_extremes, reductions_of_one),
     Reshape: (move_constants, movements),
     Scan: (bodies,),
     Slice: (move_constants, slices_of_joined),
