@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def environment(threads: int | None) -> dict[str, str]:
     """What the children see: the clone's packages, and at most so many threads."""
     result = dict(os.environ)
+    # Installed packages bring their byte code; that of the clone is written at its first import.
+    result.pop("PYTHONDONTWRITEBYTECODE", None)
     paths = [str(ROOT / "src"), str(ROOT), result.get("PYTHONPATH", "")]
     result["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     if threads:
