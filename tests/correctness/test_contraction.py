@@ -363,6 +363,18 @@ def test_columns_that_crowd_each_other_out_are_packed():
     assert packs == {"heads 4x128x32x128": "first", "dot 128x32x128": ""}
 
 
+@pytest.mark.parametrize("columns", [100, 104])
+def test_columns_whose_rows_cross_lines_are_packed_for_many_rows(columns):
+    def packed(rows: int, terms: int) -> str:
+        return contraction.plan(dot(rows, columns, terms, split=1).kernel, target).pack
+
+    target = next(target for target in TARGETS if target.vector_bytes == 32)
+    case = dot(96, columns, 320, batch=(3,), split=0)
+    assert contraction.plan(case.kernel, target).pack == ("first" if columns == 100 else "")
+    check(case, target)
+    assert packed(24, 320) == packed(96, 64) == ""
+
+
 def test_columns_of_a_pass_are_packed_where_they_crowd_each_other_out():
     def packed(columns: int) -> str:
         case = dot(128, columns, BATCH * 50, rows=9, a_transposed=True, split=2, accumulate=True)

@@ -168,15 +168,22 @@ class Spread:
 
     terms   along the innermost reduced axis
     a, b    bytes from one term to the next in each operand
+    vector  bytes of a vector
     """
 
     terms: int
     a: int
     b: int
+    vector: int = 0
 
     def far(self, row_bytes: int) -> bool:
         """Whether pieces of rows, of so many bytes, come from the second level for every tile."""
         return self.b > row_bytes and crowded(self.terms, row_bytes, self.b)
+
+    @property
+    def askew(self) -> bool:
+        """Whether the vectors of longer rows cross lines: they do not begin at a multiple."""
+        return self.b > self.vector > 0 and self.b % self.vector > 0
 
     @property
     def a_far(self) -> bool:

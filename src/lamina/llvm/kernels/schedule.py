@@ -182,7 +182,7 @@ def schedule(
     inside = [axis for axis in rows if axis not in around]
     blocked = [block.axis for block in blocks if block.size == 1]
     terms = [typical(n) for axis, n in enumerate(sizes) if axis > column and axis not in blocked]
-    spread = _spread(kernel, sizes, blocks)
+    spread = _spread(kernel, sizes, blocks, target.vector_bytes)
     packable = not blocks and _packable(nest)
     shape = choices.tile_shape(
         target,
@@ -238,7 +238,7 @@ def schedule(
 
 
 def _spread(
-    kernel: Contraction, sizes: tuple[Dimension, ...], blocks: list[Block]
+    kernel: Contraction, sizes: tuple[Dimension, ...], blocks: list[Block], vector_bytes: int
 ) -> choices.Spread | None:
     """How the terms of one pass lie in memory."""
     column, last = len(kernel.space) - 1, len(sizes) - 1
@@ -247,7 +247,7 @@ def _spread(
     cut = [block.size for block in blocks if block.axis == last]
     together = [block.size for block in blocks if block.rows == last]
     a, b = (abs(side.strides[last]) * itemsize(side.dtype) for side in (kernel.a, kernel.b))
-    return choices.Spread(min(together or [typical(sizes[last]), *cut]), a, b)
+    return choices.Spread(min(together or [typical(sizes[last]), *cut]), a, b, vector_bytes)
 
 
 def _turned(kernel: Contraction) -> Contraction:
@@ -292,14 +292,19 @@ def _worth_packing(
 ) -> bool:
     """Whether panels serve sums that are long enough, on the axis `rows`.
 
-    Few columns need them only where they would push each other out of the first cache.
+    Few columns need them only where they would push each other out of the first cache, or where
+    vectors cross its lines and many rows come from further away.
     """
     columns = typical(kernel.space[-1])
     known = not isinstance(sizes[rows], Batch) and rows != kernel.split
-    crowded = known and spread is not None and spread.far(0)
     terms = math.prod(typical(size) for size in kernel.reduced)
-    many = terms >= choices.PACKED_TERMS and columns >= choices.PACKED_COLUMNS
-    return many or (crowded and terms >= choices.CROWDED_TERMS)
+    if terms >= choices.PACKED_TERMS and columns >= choices.PACKED_COLUMNS:
+        return True
+    if not known or spread is None:
+        return False
+    many = typical(sizes[rows]) >= choices.MANY_ROWS and terms >= choices.PACKED_TERMS
+    crowded = spread.far(0) and terms >= choices.CROWDED_TERMS
+    return crowded or (spread.askew and many)
 
 
 def _packs_many(
