@@ -2,7 +2,9 @@
 
 Of the cells of a pooling window only the largest receives gradient. So three quarters of the
 gradient of a convolution behind a 2 x 2 pooling are zeros, and these ops never write them down:
-they take the gradient of the pooled values and the places of the winners. They are made by
+they take the gradient of the pooled values and the places of the winners. Behind a maximum over
+all positions hardly any cell receives gradient, but several may, because equal maxima share it:
+there the gradient is written down, and ops pass over its zeros. All are made by
 `transform.winners`, after differentiation, and have no gradients of their own.
 """
 
@@ -90,6 +92,38 @@ class WinnerInputGrad(Op):
             for j in range(w.shape[2]):
                 np.add.at(result, (rows, top + i, left + j), g[..., None] * w[:, i, j])
         return result
+
+
+@dataclass(frozen=True)
+class SparseFilterGrad(Op):
+    """The filter's gradient: x (batch, H, W, C), g (batch, h, w, F) of few values but zero.
+
+    The result is (F, *kernel, C). The convolution has stride 1 and no padding.
+    """
+
+    kernel: tuple[int, int]
+
+    def infer(self, x: Type, g: Type) -> Type:
+        return Type((g.shape[-1], *self.kernel, x.shape[-1]), x.dtype)
+
+    def numpy(self, x: Any, g: Any) -> Any:
+        return WinnerFilterGrad(self.kernel, (1, 1)).numpy(x, np.zeros(g.shape, np.int32), g)
+
+
+@dataclass(frozen=True)
+class SparseInputGrad(Op):
+    """The input's gradient: g (batch, h, w, F) of few values but zero, w (F, kh, kw, C).
+
+    The result is (batch, *image, C). The convolution has stride 1 and no padding.
+    """
+
+    image: tuple[int, int]
+
+    def infer(self, g: Type, w: Type) -> Type:
+        return Type((g.shape[0], *self.image, w.shape[-1]), g.dtype)
+
+    def numpy(self, g: Any, w: Any) -> Any:
+        return WinnerInputGrad(self.image, (1, 1)).numpy(np.zeros(g.shape, np.int32), g, w)
 
 
 def _cells(places: Any, size: tuple[int, int]) -> tuple[Any, Any]:

@@ -468,6 +468,8 @@ def rows_in_words(row_bytes: int, tile: int) -> int:
 # Input channels of a convolution from which on its gradients are taken at the winners of the
 # pooling behind it: fewer do not fill a vector.
 WINNER_CHANNELS = 8
+# Positions of which a maximum takes one, from which on its gradient is searched for what is not 0.
+SPARSE_POSITIONS = 16
 # How often a row of a table is met at least for the table to be multiplied instead of its rows, and
 # the terms of products that are saved where rows are added first.
 TABLE_MEETINGS = 4

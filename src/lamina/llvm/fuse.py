@@ -24,7 +24,7 @@ from lamina.ir.movement import Concat, Iota, Pad, Reshape, Slice, Transpose
 from lamina.ir.random import RandomBits
 from lamina.ir.reductions import ArgReduce
 from lamina.ir.scalar import Cast, StopGradient
-from lamina.ir.winners import WindowArgMax, WinnerFilterGrad
+from lamina.ir.winners import SparseFilterGrad, WindowArgMax, WinnerFilterGrad
 from lamina.llvm import choices
 from lamina.llvm.views import (
     Buffer,
@@ -415,7 +415,7 @@ class Fuser:
                 a = node.inputs[0].type
                 over = any(axis % a.rank == a.batch_axis for axis, _ in contract)
                 return over and not self._sums_whole(node)
-            case ConvFilterGrad() | WinnerFilterGrad():
+            case ConvFilterGrad() | WinnerFilterGrad() | SparseFilterGrad():
                 return node.inputs[0].type.batch_axis is not None
         return False
 

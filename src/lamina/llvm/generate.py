@@ -22,6 +22,7 @@ from lamina.llvm.work import operations
 from lamina.transform.absorb import absorb
 from lamina.transform.crop import crop
 from lamina.transform.simplify import simplify
+from lamina.transform.sparse import use_sparse
 from lamina.transform.tables import use_tables
 from lamina.transform.winners import use_winners
 
@@ -43,6 +44,7 @@ def generate(
     simple = simplify(program.with_roots(write_out(program.roots)))
     simple = simple.with_roots(use_tables(simple.roots, capacity, choices.tables_pay))
     arranged = use_winners(absorb(arrange(simple.roots)), choices.WINNER_CHANNELS)
+    arranged = use_sparse(arranged, choices.WINNER_CHANNELS, choices.SPARSE_POSITIONS)
     simple = simple.with_roots(crop(arranged))
     work = operations(simple.roots, capacity)
     parts = choices.parts(capacity, work)

@@ -288,7 +288,7 @@ class WinnerFilterGradient:
 
     Operands: 0 x (batch, *image, channels), 1 places and 2 gradient (batch, *windows, filters),
     3 the result (filters, *kernel, channels), all contiguous float32, places int32. The windows
-    of `size` stand side by side.
+    of `size` stand side by side. Without places (`SparseFilterGrad`) a window is one cell.
     """
 
     batch: Dimension
@@ -298,6 +298,7 @@ class WinnerFilterGradient:
     size: tuple[int, int]
     channels: int
     filters: int
+    placed: bool = True
     accumulate: bool = True
 
 
@@ -307,7 +308,7 @@ class WinnerInputGradient:
 
     Operands: 0 places and 1 gradient (batch, *windows, filters), 2 the filters (filters, *kernel,
     channels), 3 the result (batch, *image, channels), all contiguous float32, places int32. The
-    windows of `size` stand side by side.
+    windows of `size` stand side by side. Without places (`SparseInputGrad`) a window is one cell.
     """
 
     batch: Dimension
@@ -317,6 +318,7 @@ class WinnerInputGradient:
     size: tuple[int, int]
     channels: int
     filters: int
+    placed: bool = True
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,12 @@ from lamina.ir.movement import Concat, Pad
 from lamina.ir.order import Sort, TopK
 from lamina.ir.program import Program
 from lamina.ir.reductions import Cumulative
-from lamina.ir.winners import WinnerFilterGrad, WinnerInputGrad
+from lamina.ir.winners import (
+    SparseFilterGrad,
+    SparseInputGrad,
+    WinnerFilterGrad,
+    WinnerInputGrad,
+)
 from lamina.llvm.body import BodyBuilder, Operands
 from lamina.llvm.fuse import Fusion, Group
 from lamina.llvm.lowering.contractions import lower_contraction
@@ -139,9 +144,9 @@ class Lowering(Workspace):
         match node.op:
             case WindowGrad():
                 lower_window_gradient(self, node, node.op, group)
-            case WinnerFilterGrad():
+            case WinnerFilterGrad() | SparseFilterGrad():
                 lower_winner_filter(self, node, node.op)
-            case WinnerInputGrad():
+            case WinnerInputGrad() | SparseInputGrad():
                 lower_winner_input(self, node, node.op, group)
             case Concat():
                 lower_concat(self, node, node.op, group)

@@ -170,12 +170,13 @@ def task_flops(task: Task, rows: int, target: Target) -> float:
     """Floating-point operations of one run of a task on `rows` rows: those that really run.
 
     A convolution by Winograd's method counts its 16 multiply-adds a tile, without the transforms.
+    Of a sparse gradient the search for values but zero is counted: their number is not known.
     """
     spec = task.kernel
     space = _points(getattr(spec, "space", (task.extent,)), rows)
     inner = _points(getattr(spec, "reduced", ()), rows) * getattr(spec, "columns", 1)
     if isinstance(spec, (WinnerFilterGradient, WinnerInputGradient)):
-        taps = math.prod(spec.kernel) * spec.channels
+        taps = math.prod(spec.kernel) * spec.channels if spec.placed else 0.5
         return 2.0 * _points((spec.batch, *spec.windows), rows) * spec.filters * taps
     if isinstance(spec, TileFilterGradient):
         tiles = _points((spec.batch,), rows) * math.prod(-(-side // 2) for side in spec.outputs)

@@ -31,9 +31,9 @@ ENTRY_BYTES = 8  # where the winner's row of values begins (bytes, int32), and i
 _Kernel = WinnerFilterGradient | WinnerInputGradient
 
 
-def operands(_kernel: _Kernel) -> int:
+def operands(kernel: _Kernel) -> int:
     """How many pointers the functions take."""
-    return 4
+    return 3 + kernel.placed
 
 
 def scratch_bytes(kernel: _Kernel, _target: Target) -> int:
@@ -122,7 +122,7 @@ def build_filter(kernel: WinnerFilterGradient, name: str, module: Module) -> Non
     """Add the function of a filter's gradient to the module."""
     frame = open_kernel(module, name, operands(kernel))
     emit, entries = frame.emit, Place(frame.scratch)
-    x, places, gradient, result = (Place(operand) for operand in frame.operands)
+    x, *places, gradient, result = (Place(operand) for operand in frame.operands)
     high, wide = kernel.windows
     pixel, row = kernel.channels * BYTES, kernel.filters * BYTES
     line = kernel.image[1] * pixel
@@ -131,19 +131,21 @@ def build_filter(kernel: WinnerFilterGradient, name: str, module: Module) -> Non
     in_window = Place(emit.symbol(module.table(struct.pack(f"={len(cells)}i", *cells))))
     groups = _passes(_units(kernel, emit.lanes), emit.target)
 
-    def listed(mine: Place, slopes: Place, rows: Value | int, corner: Index) -> Value:
+    def listed(mine: list[Place], slopes: Place, rows: Value | int, corner: Index) -> Value:
         """Write the list of one filter; an entry stays only if its gradient is no zero."""
         with emit.loop(0, rows, carry=[emit.value(0, I64)], nonempty=True) as y:
             with emit.loop(0, wide, carry=y.carry) as at:
                 number = y.index * wide + at.index
                 (count,) = at.carry
-                cell = emit.load(mine.step(number, row), I32)
                 slope = emit.load(slopes.step(number, row), FLOAT)
                 window = corner + y.index * (tall * line)
                 window += at.index * (broad * pixel)
-                place = emit.load(in_window.step(emit.resize(cell, I64), BYTES), I32)
+                place = emit.resize(window.on(emit), I32)
+                for cells_won in mine:
+                    cell = emit.load(cells_won.step(number, row), I32)
+                    place += emit.load(in_window.step(emit.resize(cell, I64), BYTES), I32)
                 entry = entries.step(count, ENTRY_BYTES)
-                emit.store(emit.resize(window.on(emit), I32) + place, entry)
+                emit.store(place, entry)
                 emit.store(slope, entry + BYTES)
                 at.next = [count + emit.cast("zext", slope.differs(0.0), I64)]
             y.next = at.result
@@ -151,13 +153,13 @@ def build_filter(kernel: WinnerFilterGradient, name: str, module: Module) -> Non
 
     def band(sample: Index, first: Index, rows: Value | int) -> None:
         image = x.step(sample, kernel.image[0] * line)
-        mine, slopes = (
+        sides = [
             side.step(sample, high * wide * row).step(first, wide * row)
-            for side in (places, gradient)
-        )
+            for side in (*places, gradient)
+        ]
         with emit.loop(0, kernel.filters) as filters:
-            here = [side.step(filters.index, BYTES) for side in (mine, slopes)]
-            count = listed(here[0], here[1], rows, first * (tall * line))
+            *mine, slopes = (side.step(filters.index, BYTES) for side in sides)
+            count = listed(mine, slopes, rows, first * (tall * line))
             sums = result.step(filters.index, _filter_bytes(kernel))
             for group in groups:
                 units = [(unit.in_image, unit.lanes) for unit in group]
@@ -190,21 +192,21 @@ def build_input(kernel: WinnerInputGradient, name: str, module: Module) -> None:
     """Add the function of an input's gradient to the module."""
     frame = open_kernel(module, name, operands(kernel))
     emit, scratch = frame.emit, Place(frame.scratch)
-    places, gradient, weights, result = (Place(operand) for operand in frame.operands)
+    *places, gradient, weights, result = (Place(operand) for operand in frame.operands)
     (high, wide), (tall, broad) = kernel.windows, kernel.size
     pixel = kernel.channels * BYTES
     line, row = kernel.image[1] * pixel, kernel.filters * BYTES
     cell_bytes = _words(kernel) * WORD_BYTES
     groups = _passes(_units(kernel, emit.lanes), emit.target)
 
-    def note(mine: Place, slopes: Place, words: Place, count: int) -> None:
+    def note(mine: list[Place], slopes: Place, words: Place, count: int) -> None:
         """Write a word for every cell of a window: `count` filters from here on."""
         found = [emit.value(0, I64)] * (tall * broad)
         for first, lanes in _widths(count, emit.lanes):
-            cells = emit.load(mine + first * BYTES, vector(I32, lanes))
+            cells = [emit.load(won + first * BYTES, vector(I32, lanes)) for won in mine]
             sloped = emit.load(slopes + first * BYTES, vector(FLOAT, lanes)).differs(0.0)
             for cell in range(tall * broad):
-                bits = emit.lane_bits(cells.equal(cell) & sloped)
+                bits = emit.lane_bits(cells[0].equal(cell) & sloped if cells else sloped)
                 found[cell] = found[cell] | (bits << first if first else bits)
         for cell, word in enumerate(found):
             emit.store(word, words + cell * cell_bytes)
@@ -230,19 +232,20 @@ def build_input(kernel: WinnerInputGradient, name: str, module: Module) -> None:
     def image_of(sample: Index) -> None:
         image = result.step(sample, kernel.image[0] * line)
         emit.clear(image, kernel.image[0] * line)
-        mine, slopes = (side.step(sample, high * wide * row) for side in (places, gradient))
+        sides = [side.step(sample, high * wide * row) for side in (*places, gradient)]
+        slopes = sides[-1]
         with emit.loop(0, high * wide) as windows:
-            cells, given = (side.step(windows.index, row) for side in (mine, slopes))
+            *cells, given = (side.step(windows.index, row) for side in sides)
             words = scratch.step(windows.index, _window_bytes(kernel))
             whole, rest = divmod(kernel.filters, WORD)
             with emit.loop(0, whole) as number:
                 filters = number.index * (WORD * BYTES)
                 here = words.step(number.index, WORD_BYTES)
-                note(cells.step(filters), given.step(filters), here, WORD)
+                note([won.step(filters) for won in cells], given.step(filters), here, WORD)
             if rest:
                 filters = index(whole * WORD * BYTES)
                 here = words + whole * WORD_BYTES
-                note(cells.step(filters), given.step(filters), here, rest)
+                note([won.step(filters) for won in cells], given.step(filters), here, rest)
         for group in groups:
             with emit.loop(0, high) as y, emit.loop(0, wide) as x:
                 window = y.index * wide + x.index

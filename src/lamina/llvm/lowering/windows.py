@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from lamina.errors import ShapeError
 from lamina.ir.contractions import Window, WindowGrad
 from lamina.ir.graph import Node
-from lamina.ir.winners import WindowArgMax, WinnerFilterGrad, WinnerInputGrad
+from lamina.ir.winners import (
+    SparseFilterGrad,
+    SparseInputGrad,
+    WindowArgMax,
+    WinnerFilterGrad,
+    WinnerInputGrad,
+)
 from lamina.llvm import kernel
 from lamina.llvm.body import BodyBuilder, Operands
 from lamina.llvm.fuse import Group
@@ -104,10 +110,12 @@ def lower_window_gradient(work: Workspace, node: Node, op: WindowGrad, group: Gr
     work.add(spec, operands, node.op.name, mode, batch)
 
 
-def lower_winner_filter(work: Workspace, node: Node, op: WinnerFilterGrad) -> None:
+def lower_winner_filter(
+    work: Workspace, node: Node, op: WinnerFilterGrad | SparseFilterGrad
+) -> None:
     """The gradient of a filter behind max pooling, from the winners alone."""
     operands = Operands()
-    x, places, _ = node.inputs
+    x, g = node.inputs[0], node.inputs[-1]
     for parent in node.inputs:
         operands.number(work.packed(parent))
     views = work.partial_views(node)
@@ -118,19 +126,22 @@ def lower_winner_filter(work: Workspace, node: Node, op: WinnerFilterGrad) -> No
         batch,
         (int(x.shape[1]), int(x.shape[2])),
         (high, wide),
-        (int(places.shape[1]), int(places.shape[2])),
-        op.size,
+        (int(g.shape[1]), int(g.shape[2])),
+        op.size if isinstance(op, WinnerFilterGrad) else (1, 1),
         channels,
         filters,
+        placed=isinstance(op, WinnerFilterGrad),
     )
     work.add(spec, operands, node.op.name, "parts", batch)
     work.keep_partial(node, views)
 
 
-def lower_winner_input(work: Workspace, node: Node, op: WinnerInputGrad, group: Group) -> None:
+def lower_winner_input(
+    work: Workspace, node: Node, op: WinnerInputGrad | SparseInputGrad, group: Group
+) -> None:
     """The gradient of an image behind max pooling, from the winners alone."""
     operands = Operands()
-    places, _, w = node.inputs
+    *_, g, w = node.inputs
     for parent in node.inputs:
         operands.number(work.packed(parent))
     operands.written_number(work.place(node, group))
@@ -139,10 +150,11 @@ def lower_winner_input(work: Workspace, node: Node, op: WinnerInputGrad, group: 
         batch,
         (int(high), int(wide)),
         (int(w.shape[1]), int(w.shape[2])),
-        (int(places.shape[1]), int(places.shape[2])),
-        op.size,
+        (int(g.shape[1]), int(g.shape[2])),
+        op.size if isinstance(op, WinnerInputGrad) else (1, 1),
         int(channels),
         int(w.shape[0]),
+        placed=isinstance(op, WinnerInputGrad),
     )
     work.add(spec, operands, node.op.name, "rows", batch)
 
