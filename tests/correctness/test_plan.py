@@ -7,9 +7,11 @@ import pytest
 from lamina.ir.contractions import conv, dot
 from lamina.ir.elementary import broadcast, reduce_sum
 from lamina.ir.graph import constant, input_node
+from lamina.ir.movement import transpose
 from lamina.ir.program import Program
 from lamina.ir.scalar import exp, mul, relu, square, sub
 from lamina.llvm import choices
+from lamina.llvm.kernel import Contraction
 from lamina.llvm.lower import lower
 from lamina.llvm.plan import plan
 from lamina.llvm.verify import verify
@@ -90,3 +92,15 @@ def test_a_cheap_map_stays_behind_its_product():
     x, w = input_node(Type((B, 16)), "x"), input_node(Type((16, 1)), "w")
     program = Program((x, w), (), (relu(dot(x, w)),), ())
     assert len([step for step in lower(program, 8, 2).steps if step.mode == "rows"]) == 1
+
+
+def test_sums_over_steps_and_rows_run_along_what_lies_close():
+    """What a time loop leaves has its steps first: neighbours of a step are rows of the batch."""
+    states, slopes = input_node(Type((6, B, 8)), "states"), input_node(Type((B, 6, 5)), "slopes")
+    for x, order in ((transpose(states, (1, 0, 2)), (6, B)), (slopes, (B, 6))):
+        product = dot(x, slopes, ((0, 0), (1, 1)))
+        program = Program((states, slopes), (), (product,), ())
+        kernels = [
+            s.kernel for s in lower(program, 8, 2).steps if isinstance(s.kernel, Contraction)
+        ]
+        assert [kernel.reduced for kernel in kernels] == [order]

@@ -121,6 +121,9 @@ def _dot(node: Node, op: Dot, a: View, b: View, reordered: Reordered, *, repeate
     if b_axes[-1] is None or (a_axes[-1] is not None and _stride(a, a_axes[-1]) == 1):
         a, b, a_axes, b_axes = b, a, b_axes, a_axes
         a_contract, b_contract = b_contract, a_contract
+    # Terms that lie far apart in `a` cost a line each: those of the innermost axis lie closest.
+    together = sorted(zip(a_contract, b_contract, strict=True), key=lambda i: -abs(a.strides[i[0]]))
+    a_contract, b_contract = [i for i, _ in together], [i for _, i in together]
     last = b_axes[-1]
     if last is not None and b.strides[last] != 1 and space[-1] != 1 and a_axes[-1] is None:
         order = [*(i for i in b_axes[:-1] if i is not None), *b_contract, last]
