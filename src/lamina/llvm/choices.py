@@ -214,7 +214,11 @@ def winograd_group(
     """How many Winograd tiles are taken together.
 
     They should fill register tiles of `rows` x `vectors`, and be many where the transformed
-    filters, which pass by once for every group, come from far away.
+    filters, which pass by once for every group, come from far away. The 16 positions of a group
+    should not lie a multiple of `SET_PERIOD` apart: transforms touch all of them at once.
+
+    >>> winograd_group(256, 32, 32, rows=6, vectors=2, lanes=8)
+    43
     """
     weights = 64 * channels * filters
     near = weights <= NEAR_WINOGRAD
@@ -230,7 +234,10 @@ def winograd_group(
                 for part, number in inner
             )
             products = 16 * channels * filters / (vectors * lanes) * cycles
-            cost += count * (products + weights / bytes_a_cycle)
+            transforms = 64 * size * (channels + filters)
+            crowded = size * channels * 4 % SET_PERIOD == 0
+            passing = weights / bytes_a_cycle + 0.15 * crowded * transforms
+            cost += count * (products + passing)
             variants += len(inner)
         cost *= 1 + 0.03 * variants
         if cost < least:
