@@ -459,11 +459,6 @@ def _independent_first(order: list[Node]) -> list[Node]:
     return [n for n in order if n not in dependent] + [n for n in order if n in dependent]
 
 
-def fuse(roots: Sequence[Node], capacity: int) -> Fusion:
-    """Cut the graph below `roots` into groups."""
-    return Fuser(roots, capacity).run()
-
-
 def describe(fusion: Fusion) -> str:
     """One line a group: number, kind, space, what it computes."""
     lines = []
