@@ -14,7 +14,7 @@ from lamina.ir.contractions import dot
 from lamina.ir.graph import input_node
 from lamina.ir.program import Program
 from lamina.ir.scalar import square
-from lamina.llvm import cache, choices, engine, generate, host, kernels
+from lamina.llvm import cache, engine, generate, host, kernels
 from lamina.llvm.checked import CheckedModule, UncheckedError
 from lamina.llvm.emit import FLOAT, I64, POINTER, Place
 from lamina.llvm.executor import compile_llvm
@@ -177,8 +177,9 @@ def test_memory_of_unknown_extent_is_refused():
 
 
 @PROGRAMS
-def test_a_checked_step_computes_the_same(build, monkeypatch):
-    monkeypatch.setattr(choices, "threads_wanted", lambda *_: 64)
+@pytest.mark.parametrize("sums", ["parts", "products", "whole"])
+def test_a_checked_step_computes_the_same(build, sums, several_threads):
+    several_threads(sums)
     program = build()
     plain = trained(compile_llvm(program, 12), program)
     with config.override(check="bounds", threads=2):

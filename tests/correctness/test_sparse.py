@@ -94,6 +94,16 @@ def test_native_code_agrees_with_the_dense_reference(program, cpu, rng, several_
 
 
 @every_case
+def test_no_access_leaves_its_buffer(program, rng):
+    inputs, states = arrays(program, 3, rng)
+    plain = compile_llvm(program, 4)(inputs, states)
+    with config.override(check="bounds", cache="off"):
+        checked = compile_llvm(program, 4)
+        for one, other in zip(checked(inputs, states), plain, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@every_case
 def test_equal_maxima_share_the_gradient(program, rng):
     """Whole numbers, whose sums are exact: what is equal here is equal in the reference."""
     inputs, states = arrays(program, 3, rng)

@@ -7,7 +7,6 @@ import pytest
 
 import lamina
 from lamina import config, ops
-from lamina.llvm import choices
 from lamina.llvm.executor import compile_llvm
 from lamina.reference import compile_reference
 from lamina.trace import trace
@@ -86,9 +85,9 @@ def test_loops_over_fixed_shapes(function, rng):
 
 @pytest.mark.parametrize("rows", [1, 2, CAPACITY - 1, CAPACITY])
 @pytest.mark.parametrize("function", ROWWISE)
-def test_loops_over_rows(function, rows, rng, monkeypatch):
+def test_loops_over_rows(function, rows, rng, several_threads):
     """One thread goes round, whatever the others do; the bits are the same."""
-    monkeypatch.setattr(choices, "threads_wanted", lambda *_: 64)
+    several_threads()
     program = trace(function, ROWS).program
     x = rng.random((rows, 5)).astype("f4") + 0.1
     alone = agree(program, [x])

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 from lamina.ir.contractions import ConvFilterGrad, ConvInputGrad
 from lamina.ir.elementary import Broadcast, Map, Reduce
-from lamina.ir.graph import Const, Node, apply, rewrite
+from lamina.ir.graph import Node, apply, rewrite
 from lamina.ir.movement import reshape, transpose
 from lamina.ir.winners import SparseFilterGrad, SparseInputGrad
+from lamina.transform.simplify import number_of
+from lamina.transform.winners import plain
 
 
 def use_sparse(roots: Sequence[Node], fewest_channels: int, fewest_positions: int) -> list[Node]:
@@ -26,7 +28,9 @@ def use_sparse(roots: Sequence[Node], fewest_channels: int, fewest_positions: in
 
     def visit(node: Node) -> Node:
         conv = node.op
-        if not isinstance(conv, (ConvFilterGrad, ConvInputGrad)) or not _plain(node, conv):
+        if not isinstance(conv, (ConvFilterGrad, ConvInputGrad)) or not plain(conv):
+            return node
+        if len(conv.strides) > 2 or node.dtype != "float32":
             return node
         x, g = node.inputs if isinstance(conv, ConvFilterGrad) else (node, node.inputs[0])
         if x.shape[-1] < fewest_channels or not _sparse(g, fewest_positions):
@@ -43,19 +47,14 @@ def use_sparse(roots: Sequence[Node], fewest_channels: int, fewest_positions: in
     return rewrite(roots, visit)
 
 
-def _plain(node: Node, conv: ConvFilterGrad | ConvInputGrad) -> bool:
-    """Along one axis or two, of float32, stride and dilation one, no padding, no groups."""
-    steps = {*conv.strides, *conv.dilation}
-    simple = steps == {1} and conv.groups == 1 and not any(map(any, conv.padding))
-    return simple and len(conv.strides) in (1, 2) and node.dtype == "float32"
-
-
 def _sparse(g: Node, fewest_positions: int) -> bool:
     """Whether a value is zero but where a maximum over all positions lies."""
     match g:
         case Node(op=Map(fn="mul"), inputs=factors):
             return any(_sparse(factor, fewest_positions) for factor in factors)
-        case Node(op=Map(fn="where"), inputs=(condition, value, otherwise)) if _zero(otherwise):
+        case Node(op=Map(fn="where"), inputs=(condition, value, otherwise)) if (
+            number_of(otherwise) == 0
+        ):
             return _at_maximum(condition, fewest_positions) or _sparse(value, fewest_positions)
     return False
 
@@ -72,12 +71,6 @@ def _at_maximum(condition: Node, fewest_positions: int) -> bool:
             everywhere = most.kind == "max" and most.axes == tuple(positions)
             return x is y and everywhere and count >= fewest_positions
     return False
-
-
-def _zero(node: Node) -> bool:
-    if isinstance(node.op, Broadcast):
-        node = node.inputs[0]
-    return isinstance(node.op, Const) and node.op.value == 0
 
 
 def _two(sizes: Sequence[object]) -> tuple[int, int]:

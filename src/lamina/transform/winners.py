@@ -59,14 +59,14 @@ def _needless(node: Node, op: WindowGrad, readers: list[Node], fewest_channels: 
                 continue
             case _:
                 return False
-        if not _plain(conv) or channels < fewest_channels:
+        if not plain(conv) or channels < fewest_channels:
             return False
         convolutions += 1
     return convolutions > 0
 
 
-def _plain(conv: ConvFilterGrad | ConvInputGrad) -> bool:
-    """Stride and dilation one, no padding, no groups."""
+def plain(conv: ConvFilterGrad | ConvInputGrad) -> bool:
+    """Whether a convolution has stride and dilation one, no padding, no groups."""
     steps = {*conv.strides, *conv.dilation}
     return steps == {1} and conv.groups == 1 and not any(map(any, conv.padding))
 
