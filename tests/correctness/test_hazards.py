@@ -328,6 +328,39 @@ def test_interrupts_at_any_moment_never_lock_a_model():
     assert (code, out) == (0, "done True\n"), err
 
 
+@needs_signals
+def test_an_interrupt_of_a_thread_that_waits_for_its_turn_stays_an_interrupt():
+    """It strikes thousands of times between the instructions of a waiting that looks all the time."""
+    program = """
+        from lamina.training import locks
+        locks._LOOK_SECONDS = 1e-6
+        lock, done = locks.ReadWriteLock(), threading.Lock()
+        done.acquire()
+        def hold():
+            with lock.writing():
+                done.acquire()
+        other = threading.Thread(target=hold, daemon=True)
+        other.start()
+        def strike(*ignored):
+            raise KeyboardInterrupt
+        signal.signal(signal.SIGALRM, strike)
+        struck = 0
+        for delay in rng.uniform(20e-6, 200e-6, 3000):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                with lock.writing():
+                    print("let in")
+            except KeyboardInterrupt:
+                struck += 1
+        done.release()
+        other.join(30)
+        with lock.writing():
+            print(struck, other.is_alive())
+    """
+    code, out, err = outcome(program)
+    assert (code, out) == (0, "3000 False\n"), err
+
+
 def test_the_process_ends_quietly_while_a_thread_trains():
     program = """
         model = made(units=300)

@@ -9,14 +9,24 @@ _LOOK_SECONDS = 0.1  # how often one who waits looks whether a turn was lost
 
 
 class _Turn:
-    """One thread's place in the queue."""
+    """One thread's place in the queue; `closed` is locked until its turn has come.
 
-    __slots__ = ("come", "thread", "writes")
+    A bare lock, because an interrupt inside `threading.Event.wait` ends in a RuntimeError: its
+    condition gives a lock back twice.
+    """
+
+    __slots__ = ("closed", "thread", "writes")
 
     def __init__(self, thread: int, *, writes: bool) -> None:
         self.thread = thread
         self.writes = writes
-        self.come = threading.Event()
+        self.closed = threading.Lock()
+        self.closed.acquire()
+
+    def open(self) -> None:
+        """Wake the thread; its guard is held, and an interrupted thread may have opened it."""
+        if self.closed.locked():
+            self.closed.release()
 
 
 class ReadWriteLock:
@@ -45,7 +55,7 @@ class ReadWriteLock:
             turn = _Turn(thread, writes=writes)
             self._waiting.append(turn)
             self._admit()
-        while not turn.come.wait(_LOOK_SECONDS):
+        while not turn.closed.acquire(timeout=_LOOK_SECONDS):
             with self._guard:
                 self._admit()
 
@@ -60,7 +70,7 @@ class ReadWriteLock:
                 if not self._free_for(turn.writes):
                     return
                 self._holders[turn.thread] = turn.writes
-            turn.come.set()
+            turn.open()
             self._waiting.popleft()
 
     def _leave(self) -> None:
