@@ -1,4 +1,4 @@
-"""Products with rows of a small table: the same values and gradients from fewer products."""
+"""Products with rows of a table: the same values and gradients from fewer products."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from lamina import config
 from lamina.ir.contractions import Dot, dot
 from lamina.ir.control import Body, Scan, scan
-from lamina.ir.elementary import broadcast, reduce_sum
+from lamina.ir.distinct import Distinct
+from lamina.ir.elementary import broadcast, full, reduce_sum
 from lamina.ir.graph import constant, input_node, toposort
 from lamina.ir.indexing import Gather, gather
 from lamina.ir.movement import transpose
@@ -16,6 +17,7 @@ from lamina.ir.program import Program
 from lamina.ir.scalar import add, square, tanh
 from lamina.llvm import choices
 from lamina.llvm.executor import compile_llvm
+from lamina.llvm.profile import profile
 from lamina.reference import compile_reference
 from lamina.transform.gradient import gradients
 from lamina.transform.simplify import simplify
@@ -23,24 +25,29 @@ from lamina.transform.tables import use_tables
 from lamina.types import Batch, Type
 
 B = Batch(1)
-SYMBOLS, WIDTH, TIME, CAPACITY = 7, 18, 11, 6
+SYMBOLS, WORDS, WIDTH, TIME, CAPACITY = 7, 50, 18, 11, 6
 
 
-def dense(units, order=(1, 0, 2)):
-    """Value and gradients of a product of an embedding, its axes in the given order."""
-    index = input_node(Type((B, TIME), "int32"), "index")
-    table = input_node(Type((SYMBOLS, WIDTH)), "table")
+def dense(units, order=(1, 0, 2), symbols=SYMBOLS, less=None):
+    """Value and gradients of a product of an embedding, its axes in the given order.
+
+    less   is subtracted from the index, which then is a computed one
+    """
+    given = index = input_node(Type((B, TIME), "int32"), "index")
+    if less is not None:
+        index = add(index, full((B, TIME), -less, "int32"))
+    table = input_node(Type((symbols, WIDTH)), "table")
     w = input_node(Type((WIDTH, units)), "w")
     y = square(dot(transpose(gather(table, index), order), w, [(2, 0)]))
     loss = reduce_sum(y, (0, 1, 2))
     found = gradients([loss], [constant(1.0)], [table, w])
-    return Program((index,), (table, w), (loss, y, *found), (None, None))
+    return Program((given,), (table, w), (loss, y, *found), (None, None))
 
 
-def recurrent(units, reverse):
+def recurrent(units, reverse, symbols=SYMBOLS):
     """The same of a loop h = tanh(x[t] @ w + h @ u + b) over an embedding x."""
     index = input_node(Type((B, TIME), "int32"), "index")
-    shapes = [(SYMBOLS, WIDTH), (WIDTH, units), (units, units), (units,)]
+    shapes = [(symbols, WIDTH), (WIDTH, units), (units, units), (units,)]
     table, w, u, b = weights = [input_node(Type(shape), "weight") for shape in shapes]
     carry, now = input_node(Type((B, units))), input_node(Type((B, WIDTH)))
     inner = [input_node(node.type) for node in (w, u, b)]
@@ -56,7 +63,7 @@ def recurrent(units, reverse):
 
 
 def arrays(program, rows, rng):
-    index = rng.integers(0, SYMBOLS, (rows, TIME)).astype("i4")
+    index = rng.integers(0, program.states[0].shape[0], (rows, TIME)).astype("i4")
     shapes = [state.shape for state in program.states]
     return [index], [rng.standard_normal(s).astype("f4") / s[0] ** 0.5 for s in shapes]
 
@@ -76,20 +83,33 @@ def products(program):
 PROGRAMS = [
     *(dense(units, order) for units in (1, 20, 300) for order in ((0, 1, 2), (1, 0, 2))),
     *(recurrent(units, reverse) for units in (5, 70) for reverse in (False, True)),
+    *(dense(units, order, WORDS) for units in (1, 20, 300) for order in ((0, 1, 2), (1, 0, 2))),
+    *(recurrent(units, reverse, WORDS) for units in (5, 70) for reverse in (False, True)),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _few_lookups(monkeypatch):
+    """The different ones of a few words are found, too."""
+    monkeypatch.setattr(choices, "DISTINCT_LOOKUPS", CAPACITY * TIME)
+
+
+def rewritten(program, capacity=CAPACITY):
+    roots = use_tables(program.roots, capacity, choices.tables_pay, choices.distinct_pay)
+    return program.with_roots(roots)
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
 def test_values_and_gradients_stay(program, rng):
     simple = simplify(program)
-    rewritten = simple.with_roots(use_tables(simple.roots, CAPACITY, choices.tables_pay))
-    assert products(simple)[1] == products(rewritten)[1]
-    assert products(rewritten)[0] == products(simple)[0] - 3
+    other = rewritten(simple)
+    assert products(simple)[1] == products(other)[1]
+    assert products(other)[0] == products(simple)[0] - 3
     inputs, states = arrays(program, 3, rng)
     expected = compile_reference(simple, 3)(inputs, states)
-    found = compile_reference(rewritten, 3)(inputs, states)
-    for one, other in zip(found, expected, strict=True):
-        close(one, other)
+    found = compile_reference(other, 3)(inputs, states)
+    for one, another in zip(found, expected, strict=True):
+        close(one, another)
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
@@ -111,15 +131,52 @@ def test_native_code_agrees_for_any_rows_and_threads(program, rng, several_threa
                 np.testing.assert_array_equal(one, other)
 
 
-def test_rows_are_looked_up_inside_the_loop():
-    simple = simplify(recurrent(70, False))
-    roots = use_tables(simple.roots, CAPACITY, choices.tables_pay)
+@pytest.mark.parametrize("symbols", [SYMBOLS, WORDS])
+def test_rows_are_looked_up_inside_the_loop(symbols):
+    roots = rewritten(simplify(recurrent(70, False, symbols))).roots
     loops = [node for node in toposort(roots) if isinstance(node.op, Scan)]
     inner = [node for loop in loops for node in toposort(loop.op.body.results)]
+    batched = [node for node in toposort(roots) if node.types[0].batch_axis is not None]
     assert any(isinstance(node.op, Gather) for node in inner)
-    assert not any(isinstance(node.op, Gather) for node in toposort(roots))
+    assert not any(isinstance(node.op, Gather) for node in batched)
 
 
-def test_a_large_table_is_left_alone():
+def test_few_words_of_a_large_table_are_left_alone():
     simple = simplify(dense(20))
-    assert use_tables(simple.roots, 1, choices.tables_pay) == list(simple.roots)
+    assert rewritten(simple, 1).roots == simple.roots
+
+
+def test_one_search_for_different_words_serves_all_products():
+    nodes = toposort(rewritten(simplify(dense(20, symbols=WORDS))).roots)
+    assert sum(isinstance(node.op, Distinct) for node in nodes) == 1
+
+
+@pytest.mark.parametrize("words", ["one", "all", "outside"])
+def test_any_words_will_do(words, rng):
+    """All alike; as many different ones as there is room for; numbers outside of the table."""
+    program = dense(20, symbols=200, less=300 if words == "outside" else None)
+    with config.override(cache="off", check="bounds"):
+        compiled = compile_llvm(program, CAPACITY)
+    _, states = arrays(program, CAPACITY, rng)
+    index = {
+        "one": np.full((CAPACITY, TIME), 199),
+        "all": rng.permutation(200)[: CAPACITY * TIME].reshape(CAPACITY, TIME),
+        "outside": rng.integers(0, 900, (CAPACITY, TIME)),
+    }[words].astype("i4")
+    found = compiled([index], states)
+    expected = compile_reference(program, CAPACITY)([index], states)
+    for one, other in zip(found, expected, strict=True):
+        close(one, other)
+
+
+def test_the_profile_counts_the_words_that_it_finds(rng):
+    program = simplify(dense(20, symbols=200))
+    inputs, states = arrays(program, CAPACITY, rng)
+    inputs[0] %= 5
+    found = profile(program, CAPACITY, inputs, states, batch_size=CAPACITY, steps=2)
+    flops = {task.shape: task.flops for task in found.tasks if "found" in task.shape}
+    assert flops == {
+        f"foundx20 over {WIDTH}": 2 * 5 * 20 * WIDTH,
+        f"foundx{WIDTH} over 20": 2 * 5 * 20 * WIDTH,
+        f"{WIDTH}x20 over found": 2 * 5 * 20 * WIDTH,
+    }

@@ -40,6 +40,9 @@ class Dot(Op):
 
     The result has the batch axes, then a's remaining axes, then b's. Contracting over the run-time
     batch, as every weight gradient does, is ordinary.
+
+    A third input counts the rows of a, on its first axis, that are there (int32, see `Distinct`).
+    Where they are summed over, the others are left out; else what becomes of them is left open.
     """
 
     batch: Pairs
@@ -55,8 +58,10 @@ class Dot(Op):
             tuple(j for j in range(b.rank) if j not in right),
         )
 
-    def infer(self, a: Type, b: Type) -> Type:
-        details = [("a", str(a)), ("b", str(b))]
+    def infer(self, a: Type, b: Type, *count: Type) -> Type:
+        details = [("a", str(a)), ("b", str(b)), *(("count", str(one)) for one in count)]
+        if any(one != Type((), "int32") for one in count):
+            raise DtypeError(layout("dot: rows are counted by one int32.", details))
         if a.dtype != b.dtype:
             raise DtypeError(layout("dot: the dtypes differ.", details, hint="cast one of them"))
         if a.dtype == "bool":
@@ -82,7 +87,9 @@ class Dot(Op):
         )
         return Type(shape, self.out_dtype)
 
-    def vjp(self, gradient: Node, out: Node, a: Node, b: Node) -> Vjp:
+    def vjp(self, gradient: Node, out: Node, a: Node, b: Node, *count: Node) -> Vjp:
+        if count:
+            raise ShapeError("dot: a product of counted rows has no gradient; take it before.")
         if not a.type.is_float:
             return None, None
         left, right = self.free(a.type, b.type)
@@ -114,9 +121,11 @@ class Dot(Op):
             cast(transpose(db, inverse(db_axes)), b.dtype),
         )
 
-    def numpy(self, a: Any, b: Any) -> Any:
+    def numpy(self, a: Any, b: Any, *count: Any) -> Any:
         target = numpy_dtype(self.out_dtype)
         a, b = _wide(a), _wide(b)
+        for axis in (j for i, j in self.contract if i == 0 and count):
+            a, b = a[: int(count[0])], b.take(range(int(count[0])), axis)
         if a.dtype.kind in "iu" and target.itemsize > a.dtype.itemsize:
             a, b = a.astype(target), b.astype(target)
         pairs = (*self.batch, *self.contract)
@@ -140,20 +149,21 @@ def dot(
     contract: Sequence[tuple[int, int]] = ((-1, 0),),
     batch: Sequence[tuple[int, int]] = (),
     out_dtype: str | None = None,
+    count: Node | None = None,
 ) -> Node:
     """Sum of products along `contract` pairs of axes, side by side along `batch` pairs.
 
     The default is the matrix product `a[..., k] @ b[k, ...]`. Without `out_dtype` floats keep
-    their dtype and integers narrower than 32 bits become int32.
+    their dtype and integers narrower than 32 bits become int32. `count` says how many rows of `a`
+    are there.
     """
 
     def normal(pairs: Sequence[tuple[int, int]]) -> Pairs:
         return tuple((i % max(a.type.rank, 1), j % max(b.type.rank, 1)) for i, j in pairs)
 
     narrow = a.dtype in {"int8", "int16", "uint8", "uint16"}
-    return apply(
-        Dot(normal(batch), normal(contract), out_dtype or ("int32" if narrow else a.dtype)), a, b
-    )
+    op = Dot(normal(batch), normal(contract), out_dtype or ("int32" if narrow else a.dtype))
+    return apply(op, a, b) if count is None else apply(op, a, b, count)
 
 
 # ------------------------------------------------------------------------------------ Conv
@@ -589,6 +599,7 @@ Dot.samples = (
     (Dot((), (), "float32"), "float32 (3)", "float32 (4)"),
     (Dot((), ((0, 2), (2, 0)), "float32"), "float32 (3, 2, 4)", "float32 (4, 5, 3)"),
     (Dot((), ((1, 0),), "int32"), "int8 (3, 4)<9", "int8 (4, 2)<9"),
+    (Dot((), ((0, 0),), "int32"), "int32 (9, 4)<9", "int32 (9, 2)<9", "int32 ()<10"),
 )
 _GEOMETRIES: tuple[tuple[Any, ...], ...] = (
     # image, kernel, strides, padding, dilation, groups, channels, filters

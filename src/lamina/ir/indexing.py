@@ -82,15 +82,24 @@ class Scatter(Op):
 
     Shapes as in `Gather`: `rows` has the shape of `gather(base, index)`. Rows are taken in
     row-major order of the index, so with "set" the last of several wins.
+
+    counted   "": there are three inputs. Else the fourth is an int32 (see `Distinct`) that counts
+              on the first axis of the "index" how many of its rows there are, or on that of the
+              "base" how many the index names: what becomes of the others is left open
     """
 
     kind: str
     axis: int = 0
     batch: int = 0
+    counted: str = ""
 
-    def infer(self, base: Type, index: Type, rows: Type) -> Type:
+    def infer(self, base: Type, index: Type, rows: Type, *count: Type) -> Type:
         expected = _gathered(base, index, self.axis, self.batch, f"scatter {self.kind}")
         details = [("base", str(base)), ("index", str(index)), ("rows", str(rows))]
+        if [*count] != [Type((), "int32")] * bool(self.counted):
+            raise DtypeError(
+                layout(f"scatter {self.kind}: rows are counted by one int32.", details)
+            )
         if self.kind not in {"add", "set", "max"}:
             raise ShapeError(f"scatter: unknown kind {self.kind!r}; known: add, set, max")
         if rows.shape != expected:
@@ -104,7 +113,12 @@ class Scatter(Op):
             raise DtypeError(layout(f"scatter {self.kind}: takes numbers.", details))
         return base
 
-    def vjp(self, gradient: Node, out: Node, base: Node, index: Node, rows: Node) -> Vjp:
+    def vjp(
+        self, gradient: Node, out: Node, base: Node, index: Node, rows: Node, *count: Node
+    ) -> Vjp:
+        if count:
+            raise ShapeError("scatter: counted rows have no gradient; take it before.")
+
         def read(node: Node) -> Node:
             return gather(node, index, axis=self.axis, batch=self.batch)
 
@@ -127,7 +141,9 @@ class Scatter(Op):
         share = div(gradient, write("add", own, theirs))
         return mul(own, share), None, mul(theirs, read(share))
 
-    def numpy(self, base: Any, index: Any, rows: Any) -> Any:
+    def numpy(self, base: Any, index: Any, rows: Any, *count: Any) -> Any:
+        if self.counted == "index":
+            index, rows = index[: int(count[0])], rows[: int(count[0])]
         out = np.array(base)
         target = np.moveaxis(out, self.axis, self.batch)
         order = _rows_first(base.ndim, index.ndim, self.axis, self.batch)
@@ -237,6 +253,11 @@ def scatter(kind: str, base: Node, index: Node, rows: Node, axis: int = 0, batch
     return apply(Scatter(kind, axis % base.type.rank, batch), base, index, rows)
 
 
+def scatter_counted(counted: str, base: Node, index: Node, rows: Node, count: Node) -> Node:
+    """`base` with `rows` added at `index`, of which, or of whose rows, `count` are there."""
+    return apply(Scatter("add", counted=counted), base, index, rows, count)
+
+
 def dynamic_slice(x: Node, starts: Sequence[Node], sizes: Sequence[Dimension]) -> Node:
     """The block of `sizes` that begins at `starts`, integer scalars."""
     return apply(DynamicSlice(tuple(sizes)), x, *starts)
@@ -262,6 +283,13 @@ Scatter.samples = (
     ),
     (Scatter("add"), "float32 (7, 2)", "int32 (batch)<7", "float32 (batch, 2)"),
     (Scatter("add"), "float32 (7, 2)", "int32 (3, batch)<7", "float32 (3, batch, 2)"),
+    (
+        Scatter("add", counted="index"),
+        "int32 (7, 2)<9",
+        "int32 (6)<7",
+        "int32 (6, 2)<9",
+        "int32 ()<7",
+    ),
     (Scatter("max", 2, 2), "float32 (2, batch, 5)", "int32 (2, batch)<5", "float32 (2, batch)"),
     (Scatter("set", 1, 1), "float32 (batch, 5)", "int32 (batch, 2)<5", "float32 (batch, 2)"),
     (

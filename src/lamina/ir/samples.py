@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from lamina.ir import contractions, control, order, random, reductions
+from lamina.ir import contractions, control, distinct, order, random, reductions
 from lamina.ir.graph import Op
 from lamina.types import FLOATS, Batch, Dimension, Type, numpy_dtype, static_shape
 
 # Importing a module defines its ops: these reach all the others.
-ROOMS = (contractions, control, order, random, reductions)
+ROOMS = (contractions, control, distinct, order, random, reductions)
 _SPECIFICATION = re.compile(r"(\w+) \(([^)]*)\)(?:([<>~])(.+))?")
 
 

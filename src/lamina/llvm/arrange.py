@@ -77,7 +77,7 @@ def _along(op: Sort | TopK | Cumulative, x: Type) -> tuple[tuple[int, ...], Op] 
 
 def _axis_first(node: Node, op: Scatter) -> Node:
     """Scatter along the first axis after the shared ones."""
-    base, index, rows = node.inputs
+    base, index, rows = node.inputs[:3]
     axis, batch = op.axis, op.batch
     if axis == batch:
         return _batch_first(op, *node.inputs)
@@ -95,7 +95,7 @@ def _axis_first(node: Node, op: Scatter) -> Node:
     return transpose(scattered, inverse(order))
 
 
-def _batch_first(op: Scatter, base: Node, index: Node, rows: Node) -> Node:
+def _batch_first(op: Scatter, base: Node, index: Node, rows: Node, *count: Node) -> Node:
     """Bring the batch to the front of the shared axes.
 
     Rows that were moved to fit the index stay where they lie, and the index is moved instead. With
@@ -111,7 +111,7 @@ def _batch_first(op: Scatter, base: Node, index: Node, rows: Node) -> Node:
         perm = rows.op.perm
         if perm[own:] == tuple(range(own, len(perm))):
             index, rows = transpose(index, inverse(perm[:own])), rows.inputs[0]
-    return apply(op, base, index, rows)
+    return apply(op, base, index, rows, *count)
 
 
 def _summed_wide(node: Node) -> Node:

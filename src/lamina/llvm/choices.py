@@ -481,6 +481,8 @@ SPARSE_POSITIONS = 16
 # the terms of products that are saved where rows are added first.
 TABLE_MEETINGS = 4
 TABLE_TERMS = 16
+# Look-ups of a batch from which on the different rows among them are found.
+DISTINCT_LOOKUPS = 256
 
 
 def tables_pay(rows: int, lookups: int, terms: int | None) -> bool:
@@ -492,6 +494,20 @@ def tables_pay(rows: int, lookups: int, terms: int | None) -> bool:
     (True, False, False)
     """
     return rows * TABLE_MEETINGS <= lookups and (terms is None or terms >= TABLE_TERMS)
+
+
+def distinct_pay(lookups: int, terms: int) -> bool:
+    """Whether products with rows of a large table give way to those with the different ones.
+
+    How many these are is not known: of text, whose words are spread by Zipf's law, a fifth of some
+    thousand words. If all were different, finding and adding them would cost some per cent.
+
+    terms   of the products
+
+    >>> distinct_pay(3200, 64), distinct_pay(100, 64), distinct_pay(3200, 8)
+    (True, False, False)
+    """
+    return lookups >= DISTINCT_LOOKUPS and terms >= TABLE_TERMS
 
 
 # ------------------------------------------------------------------------- fusion and planning

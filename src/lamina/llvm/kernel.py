@@ -350,6 +350,8 @@ class Scatter:
     whatever order others run in.
 
     clear   the base is zero: a call clears its destinations first
+    named   operand 3 counts the destinations that the indices name (int32): the others are not
+            cleared
     steps   how often `count` indices stand one behind the other, each time with room for all
             rows of the capacity, which is `pitch` indices (time before the batch)
     """
@@ -363,8 +365,23 @@ class Scatter:
     index_dtype: str
     split: int = 1
     clear: bool = False
+    named: bool = False
     steps: int = 1
     pitch: int = 0
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """`lamina.ir.distinct.Distinct`: the different rows of a table that an index names.
+
+    Operands: 0 index (`count` of them, contiguous), 1 rows (`room`), 2 the place of each index
+    among them, 3 their number; all int32 but the index. Indices are clamped to the `table`.
+    """
+
+    count: Dimension
+    table: int
+    room: int
+    index_dtype: str
 
 
 @dataclass(frozen=True)
@@ -407,6 +424,7 @@ Kernel: TypeAlias = (
     | WinnerInputGradient
     | TileFilterGradient
     | Scatter
+    | Distinct
     | Cumulative
     | Sort
 )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from lamina.errors import ShapeError
 from lamina.ir.contractions import WindowGrad
 from lamina.ir.control import Scan, While
+from lamina.ir.distinct import Distinct
 from lamina.ir.graph import Input, Node
 from lamina.ir.indexing import Scatter
 from lamina.ir.movement import Concat, Pad
@@ -28,7 +29,12 @@ from lamina.llvm.body import BodyBuilder, Operands
 from lamina.llvm.fuse import Fusion, Group
 from lamina.llvm.lowering.contractions import lower_contraction
 from lamina.llvm.lowering.loops import lower_scan, lower_while
-from lamina.llvm.lowering.movements import lower_concat, lower_interior_pad, lower_scatter
+from lamina.llvm.lowering.movements import (
+    lower_concat,
+    lower_distinct,
+    lower_interior_pad,
+    lower_scatter,
+)
 from lamina.llvm.lowering.order import lower_cumulative, lower_sort
 from lamina.llvm.lowering.reductions import lower_reduction, lower_rows
 from lamina.llvm.lowering.windows import (
@@ -154,6 +160,8 @@ class Lowering(Workspace):
                 lower_interior_pad(self, node, node.op, group)
             case Scatter():
                 lower_scatter(self, node, node.op, group)
+            case Distinct():
+                lower_distinct(self, node, node.op, group)
             case Cumulative():
                 lower_cumulative(self, node, node.op, group)
             case Sort() | TopK():

@@ -54,7 +54,8 @@ def pieces(
     """The loops of `node`.
 
     Columns that are one element wide, as the filter axis of a convolution to one channel, give
-    way to the next axis, if that one lies side by side in an operand.
+    way to the next axis, if that one lies side by side in an operand. Counted rows stay where they
+    are.
 
     memory      gives the view of an operand
     reordered   gives a contiguous copy of a view with its axes in another order, for operands
@@ -62,10 +63,12 @@ def pieces(
     repeated    the product runs in a time loop, so that what does not change in it may be laid
                 out as the kernel likes it best
     """
-    a, b = (memory(parent) for parent in node.inputs)
+    first, second, *counted = node.inputs
+    a, b = memory(first), memory(second)
     match node.op:
         case Dot():
-            return [_wide(_dot(node, node.op, a, b, reordered, repeated=repeated))]
+            product = _dot(node, node.op, a, b, reordered, repeated=repeated)
+            return [product if counted else _wide(product)]
         case Conv():
             return [_wide(_convolution(node, node.op, a, b))]
         case ConvFilterGrad():

@@ -26,7 +26,7 @@ from lamina.llvm.kernel import (
     WinnerInputGradient,
 )
 from lamina.llvm.kernels.winograd import winograd
-from lamina.llvm.task import Task
+from lamina.llvm.task import Counted, Operand, Task
 from lamina.llvm.words import PROFILE
 from lamina.types import Batch, Dimension, itemsize
 
@@ -102,8 +102,8 @@ def profile(
     rows = executable.rows_in(data)
     per_pass = max(1, -(-rows // batch_size))
     threads = executable.threads(per_pass)
-    count = len(made.tasks) + 1
-    executable.ticks = np.zeros((threads, count), np.int64)
+    waiting = len(made.tasks)
+    executable.ticks = np.zeros((threads, 2 * waiting + 1), np.int64)
     executable.steps(data, states, batch_size=batch_size, last=min(3, per_pass))
     executable.ticks[:] = 0
     done, start = 0, time.perf_counter()
@@ -114,16 +114,18 @@ def profile(
             first += executable.steps(data, states, batch_size=batch_size, first=first, last=last)
         done += last
     elapsed = time.perf_counter() - start
-    rate = elapsed / max(int(executable.ticks.sum(axis=1).max()), 1)
-    slowest = executable.ticks.max(axis=0) * rate / done
+    ticks, counts = np.split(executable.ticks, [waiting + 1], axis=1)
+    rate = elapsed / max(int(ticks.sum(axis=1).max()), 1)
+    slowest = ticks.max(axis=0) * rate / done
     present = min(batch_size, rows)
+    found = counts.max(axis=0) // done
     tasks = tuple(
-        _describe(task, phase, times, float(seconds), present, target)
-        for (task, phase, times), seconds in zip(made.tasks, slowest, strict=False)
+        _describe(task, phase, times, float(slowest[number]), present, int(found[number]), target)
+        for number, (task, phase, times) in enumerate(made.tasks)
     )
     return StepProfile(
         tasks,
-        float(slowest[-1]),
+        float(slowest[waiting]),
         elapsed / done,
         present,
         threads,
@@ -138,8 +140,9 @@ def profile(
 
 
 def _describe(
-    task: Task, phase: int, times: int, seconds: float, rows: int, target: Target
+    task: Task, phase: int, times: int, seconds: float, rows: int, found: int, target: Target
 ) -> TaskProfile:
+    """What is told of a task, in whose step `rows` rows were present, and `found` if counted."""
     spec = task.kernel
     space = getattr(spec, "space", ())
     reduced = getattr(spec, "reduced", ())
@@ -150,8 +153,11 @@ def _describe(
         operand.buffer.elements(rows)
         * itemsize(operand.buffer.type.dtype)
         / times ** bool(operand.loops)
+        * _present(task.counted, operand, found)
         for operand in task.operands
     )
+    if task.counted:
+        shape, rows = shape.replace("batch", "found"), found
     return TaskProfile(
         task.layer,
         type(spec).__name__,
@@ -166,8 +172,17 @@ def _describe(
     )
 
 
+def _present(counted: Counted | None, operand: Operand, found: int) -> float:
+    """The share of an operand that is there, of one that has room for counted rows."""
+    shape = operand.buffer.type.shape
+    has_room = counted is not None and shape[:1] == (counted.room,)
+    return found / counted.room if counted and has_room else 1.0
+
+
 def task_flops(task: Task, rows: int, target: Target) -> float:
     """Floating-point operations of one run of a task on `rows` rows: those that really run.
+
+    The rows of a counted task are those that it finds.
 
     A convolution by Winograd's method counts its 16 multiply-adds a tile, without the transforms.
     Of a sparse gradient the search for values but zero is counted: their number is not known.

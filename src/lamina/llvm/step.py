@@ -60,7 +60,8 @@ def step_text(
     """Write the module of a planned program.
 
     profile   count the ticks of every task in the order of `tasks` of the result, which holds
-              (task, phase, runs a step). A thread's last slot counts the waiting at barriers
+              (task, phase, runs a step). A thread's next slot counts the waiting at barriers, and
+              one more a task the rows that it found to be there, if it is `counted`
     checked   compare every access of memory with the extent of its buffer
     """
     module = CheckedModule(target) if checked else Module(target)
@@ -196,9 +197,13 @@ class _Writer:
         if start is None:
             return
         emit = self.emit
-        own = self.tid * ((len(self.tasks) + 1) * 8)
+        self._add(slot, emit.call("lamina_ticks", I64) - start)
+
+    def _add(self, slot: int, more: Value) -> None:
+        """Add to one of this thread's slots of a profile."""
+        own = self.tid * ((2 * len(self.tasks) + 1) * 8)
         place = Place(self._word_pointer(PROFILE)).step(own, 1) + 8 * slot
-        emit.store(emit.load(place, I64) + (emit.call("lamina_ticks", I64) - start), place)
+        self.emit.store(self.emit.load(place, I64) + more, place)
 
     def _outside_buffers(self) -> list[Buffer]:
         found: dict[Buffer, None] = {}
@@ -320,8 +325,15 @@ class _Writer:
 
     def _extent(self, task: Task) -> Value:
         if isinstance(task.extent, Batch):
-            return self.rows * task.extent.factor
+            return self._rows_of(task) * task.extent.factor
         return self.emit.value(task.extent, I64)
+
+    def _rows_of(self, task: Task) -> Value:
+        """The number that the batch dimensions of the task's kernel stand for."""
+        if task.counted is None:
+            return self.rows
+        place = Place(self.shared_base, task.counted.buffer.offset)
+        return self.emit.resize(self.emit.load(place, I32), I64)
 
     def _run(self, step: Step, low: Value | None, high: Value | None) -> None:
         """Run a task or a time loop over rows low to high; None for everything."""
@@ -386,8 +398,11 @@ class _Writer:
             scratch = emit.bounded(scratch, scratch, size, faults.SCRATCH)
             self._report(self.tasks[task])
         start = self._ticks()
-        emit.call(name, "void", *pointers, scratch, low, high, self.rows)
+        rows = self._rows_of(task)
+        emit.call(name, "void", *pointers, scratch, low, high, rows)
         self._count(self.tasks[task], start)
+        if self.profile and task.counted:
+            self._add(len(self.tasks) + 1 + self.tasks[task], rows)
 
     def _pointer(self, task: Task, position: int, operand: Operand) -> Value:
         buffer = operand.buffer

@@ -19,6 +19,14 @@ class Operand:
     loops: tuple[tuple[int, int], ...] = ()
 
 
+@dataclass(frozen=True)
+class Counted:
+    """A number of rows that is known as the step runs: the int32 in a buffer, at most `room`."""
+
+    buffer: Buffer
+    room: int
+
+
 @dataclass(eq=False)
 class Task:
     """One call of a kernel.
@@ -30,6 +38,7 @@ class Task:
     extent    length of the split axis; for "rows" and "parts" a batch dimension
     writes    positions in `operands` that it writes
     layer     the scope of the node, for messages and the profiler
+    counted   what the batch dimensions of the kernel and `extent` count, if not the batch
     """
 
     kernel: Kernel
@@ -40,12 +49,14 @@ class Task:
     label: str = ""
     layer: str = ""
     phase: int = 0
+    counted: Counted | None = None
 
     def read_buffers(self) -> list[Buffer]:
         """The buffers it reads; what it updates in place counts."""
         written = {self.operands[i].buffer for i in self.writes}
         others = [o.buffer for i, o in enumerate(self.operands) if i not in self.writes]
-        return [*others, *(b for b in written if self.updates)]
+        numbers = [self.counted.buffer] if self.counted else []
+        return [*others, *(b for b in written if self.updates), *numbers]
 
     def written_buffers(self) -> list[Buffer]:
         return [self.operands[i].buffer for i in self.writes]

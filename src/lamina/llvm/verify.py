@@ -56,6 +56,9 @@ def _touches(plan: Plan) -> Iterator[Touch]:
         for in_rows, steps in ((False, phase.shared), (True, phase.rows)):
             for position, step in enumerate(steps):
                 for task in step.tasks() if isinstance(step, Loop) else [step]:
+                    if task.counted:
+                        counter = task.counted.buffer
+                        yield Touch(counter, task, step, number, position, in_rows, False)
                     for i, operand in enumerate(task.operands):
                         writes = i in task.writes
                         if not writes or task.updates:

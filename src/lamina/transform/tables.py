@@ -1,55 +1,127 @@
-"""Products with rows of a small table: multiply the table, then look up rows of the product.
+"""Products with rows of a table: multiply each row that is met once, then look up the product.
 
-An embedding of few symbols (characters, pixels, categories) in front of a product meets each row
-of its table many times in a batch. The product of a row is the same each time, so one product
-with the table serves all; backwards, what reaches the same row is added before it is multiplied.
+An embedding (of words, characters, pixels, categories) in front of a product meets the same rows of
+its table many times in a batch. The product of a row is the same each time: a small table is
+multiplied as a whole, of a large one the rows that the batch names, each once. Backwards, what
+reaches the same row is added before it is multiplied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from lamina.ir.contractions import Dot, dot
 from lamina.ir.control import Body, Scan, scan
+from lamina.ir.distinct import distinct
 from lamina.ir.elementary import full
 from lamina.ir.graph import Node, input_node, rewrite
-from lamina.ir.indexing import Gather, Scatter, gather, scatter
+from lamina.ir.indexing import Gather, Scatter, gather, scatter, scatter_counted
 from lamina.ir.movement import Transpose, inverse, transpose
 from lamina.transform.loops import replaced_scans
 from lamina.transform.scan import is_zero
 from lamina.types import Type, fixed
 
-Pays = Callable[[int, int, int | None], bool]
-_Often = Callable[[Type, Type, int | None], bool]
+TablesPay = Callable[[int, int, int | None], bool]
+DistinctPay = Callable[[int, int], bool]
 
 
-def use_tables(roots: Sequence[Node], capacity: int, pays: Pays) -> list[Node]:
+def use_tables(
+    roots: Sequence[Node], capacity: int, tables_pay: TablesPay, distinct_pay: DistinctPay
+) -> list[Node]:
     """Move products in front of look-ups, and behind sums by row.
 
     Before: dot(gather(table, index), w)               After: gather(dot(table, w), index)
     Before: dot(transpose(gather(table, index)), g)    After: dot(transpose(table), sums)
     Before: scatter_add(0, index, dot(g, w))           After: dot(sums, w)
 
-    where `sums` is scatter_add(0, index, g). A batch has room for `capacity` rows.
+    where `sums` is scatter_add(0, index, g). Where the table is large, the rows that the index
+    names take its place, and their places that of the index; how many they are is known as the
+    step runs. A batch has room for `capacity` rows.
 
-    pays   from the rows of a table, how many are looked up, and the terms of the products that
-           sums by row save (None where there are none), whether it is worth while
+    tables_pay    from the rows of a table, how many are looked up, and the terms of the products
+                  that sums by row save (None where there are none), whether it is worth while
+    distinct_pay  from how many rows are looked up, and the terms of the products, whether it is
+                  worth while to find the different ones among them
     """
-
-    def often(table: Type, index: Type, terms: int | None) -> bool:
-        size = table.shape[0]
-        return isinstance(size, int) and pays(size, index.size_at(capacity), terms)
+    rule = _Rule(capacity, tables_pay, distinct_pay)
 
     def visit(node: Node) -> Node:
         found = None
         if isinstance(node.op, Dot) and not node.op.batch and node.type.is_float:
-            found = _looked_up(node, node.op, often) or _summed_first(node, node.op, often)
+            found = _looked_up(node, node.op, rule) or _summed_first(node, node.op, rule)
         elif isinstance(node.op, Scatter):
-            found = _multiplied_last(node, node.op, often)
+            found = _multiplied_last(node, node.op, rule)
         return found or node
 
     new = rewrite(roots, visit)
-    return new if new == list(roots) else _inside_loops(new, often)
+    return new if new == list(roots) else _inside_loops(new, rule)
+
+
+@dataclass(frozen=True)
+class _Met:
+    """The rows of a table that are multiplied, and where each look-up finds its own.
+
+    Those are all rows, or the `rows` that are named, of which there are `count`.
+    """
+
+    size: int
+    index: Node
+    rows: Node | None = None
+    count: Node | None = None
+
+    def of(self, table: Node) -> Node:
+        return table if self.rows is None else gather(table, self.rows)
+
+    def sums(self, values: Node) -> Node:
+        """For each of the rows, the sum of what stands in `values` where it is looked up."""
+        base = full((self.size, *values.shape[self.index.type.rank :]), 0, values.dtype)
+        if self.count is None:
+            return scatter("add", base, self.index, values)
+        return scatter_counted("base", base, self.index, values, self.count)
+
+    def spread(self, base: Node, sums: Node) -> Node:
+        """Sums of the rows as those of all rows of the table."""
+        if self.rows is None or self.count is None:
+            return sums
+        return scatter_counted("index", base, self.rows, sums, self.count)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """When what is worth while."""
+
+    capacity: int
+    tables_pay: TablesPay
+    distinct_pay: DistinctPay
+
+    def often(self, table: Type, index: Type, terms: int | None) -> bool:
+        """Whether look-ups meet all rows of a table often."""
+        size = table.shape[0]
+        return isinstance(size, int) and self.tables_pay(size, index.size_at(self.capacity), terms)
+
+    def met(self, table: Type, index: Node, *, sums: bool = False) -> _Met | None:
+        """The rows that products give way to, if any do."""
+        size, terms = fixed(table.shape[0]), fixed(table.shape[1])
+        if self.often(table, index.type, terms if sums else None):
+            return _Met(size, index)
+        lookups = index.type.size_at(self.capacity)
+        if table.dtype != "float32" or not self.distinct_pay(lookups, terms):
+            return None
+        return _distinct(size, min(size, lookups), index)
+
+
+def _distinct(size: int, room: int, index: Node) -> _Met | None:
+    """The different rows among `size` that an index names; room for `room` is enough."""
+    if isinstance(index.op, Transpose):
+        inner = _distinct(size, room, index.inputs[0])
+        if inner is None:
+            return None
+        return _Met(room, transpose(inner.index, index.op.perm), inner.rows, inner.count)
+    if index.type.batch_axis not in {None, 0} or index.dtype not in {"int32", "int64"}:
+        return None
+    rows, places, count = distinct(index, size, room)
+    return _Met(room, places, rows, count)
 
 
 def _lookup(node: Node) -> tuple[Node, Node] | None:
@@ -66,19 +138,21 @@ def _lookup(node: Node) -> tuple[Node, Node] | None:
     return None
 
 
-def _looked_up(node: Node, op: Dot, often: _Often) -> Node | None:
-    x, w = node.inputs
+def _looked_up(node: Node, op: Dot, rule: _Rule) -> Node | None:
+    x, w = node.inputs[:2]
     found = _lookup(x)
     if found is None or w.type.batch_axis is not None or len(op.contract) != 1:
         return None
     table, index = found
     (axis, other), *_ = op.contract
-    if axis != x.type.rank - 1 or not often(table.type, index.type, None):
+    met = rule.met(table.type, index) if axis == x.type.rank - 1 else None
+    if met is None:
         return None
-    return gather(dot(table, w, [(1, other)], out_dtype=op.out_dtype), index)
+    product = dot(met.of(table), w, [(1, other)], out_dtype=op.out_dtype, count=met.count)
+    return gather(product, met.index)
 
 
-def _summed_first(node: Node, op: Dot, often: _Often) -> Node | None:
+def _summed_first(node: Node, op: Dot, rule: _Rule) -> Node | None:
     for side in (0, 1):
         found = _lookup(node.inputs[side])
         if found is None:
@@ -86,56 +160,52 @@ def _summed_first(node: Node, op: Dot, often: _Often) -> Node | None:
         table, index = found
         other = node.inputs[1 - side]
         pairs = {pair[side]: pair[1 - side] for pair in op.contract}
-        if sorted(pairs) != list(range(index.type.rank)):
+        if sorted(pairs) != list(range(index.type.rank)) or not _exact(other):
             continue
-        if not _sums_pay(table.type, index.type, other, often):
+        met = rule.met(table.type, index, sums=True)
+        if met is None:
             continue
         order = [pairs[axis] for axis in sorted(pairs)]
         rest = [axis for axis in range(other.type.rank) if axis not in order]
-        sums = _sums(table, index, transpose(other, [*order, *rest]))
-        both = (table, sums) if side == 0 else (sums, table)
-        return dot(*both, [(0, 0)], out_dtype=op.out_dtype)
+        rows, sums = met.of(table), met.sums(transpose(other, [*order, *rest]))
+        a, b = (rows, sums) if side == 0 else (sums, rows)
+        return dot(a, b, [(0, 0)], out_dtype=op.out_dtype, count=met.count)
     return None
 
 
-def _sums_pay(table: Type, index: Type, rows: Node, often: _Often) -> bool:
+def _exact(values: Node) -> bool:
     """Half precision is left alone: its products are summed in more bits than it has."""
-    return rows.dtype in ("float32", "float64") and often(table, index, fixed(table.shape[1]))
+    return values.dtype in ("float32", "float64")
 
 
-def _sums(table: Node, index: Node, rows: Node) -> Node:
-    """For each row of the table, the sum of what stands in `rows` where it is looked up."""
-    shape = (table.shape[0], *rows.shape[index.type.rank :])
-    return scatter("add", full(shape, 0, rows.dtype), index, rows)
-
-
-def _multiplied_last(node: Node, op: Scatter, often: _Often) -> Node | None:
-    base, index, rows = node.inputs
+def _multiplied_last(node: Node, op: Scatter, rule: _Rule) -> Node | None:
+    base, index, rows = node.inputs[:3]
     static = base.type.rank == 2 and base.type.batch_axis is None
-    if op.kind != "add" or op.axis or op.batch or not static or not is_zero(base):
+    if op.kind != "add" or op.axis or op.batch or op.counted or not static or not is_zero(base):
         return None
     while isinstance(rows.op, Transpose) and rows.op.perm[-1] == len(rows.op.perm) - 1:
         index = transpose(index, inverse(rows.op.perm[:-1]))
         rows = rows.inputs[0]
-    if not isinstance(rows.op, Dot) or rows.op.batch:
+    if not isinstance(rows.op, Dot) or rows.op.batch or len(rows.inputs) > 2:
         return None
     g, w = rows.inputs
     contracted = [axis for axis, _ in rows.op.contract]
     free = [axis for axis in range(g.type.rank) if axis not in contracted]
     alone = w.type.batch_axis is None and w.type.rank == len(contracted) + 1
-    if not alone or len(free) != index.type.rank:
+    if not alone or len(free) != index.type.rank or not _exact(g):
         return None
-    if not _sums_pay(base.type, index.type, g, often):
+    met = rule.met(base.type, index, sums=True)
+    if met is None:
         return None
-    sums = _sums(base, index, transpose(g, [*free, *contracted]))
+    sums = met.sums(transpose(g, [*free, *contracted]))
     pairs = [(1 + place, axis) for place, (_, axis) in enumerate(rows.op.contract)]
-    return dot(sums, w, pairs, out_dtype=rows.op.out_dtype)
+    return met.spread(base, dot(sums, w, pairs, out_dtype=rows.op.out_dtype, count=met.count))
 
 
 # ----------------------------------------------------------------------------------- loops
 
 
-def _inside_loops(roots: Sequence[Node], often: _Often) -> list[Node]:
+def _inside_loops(roots: Sequence[Node], rule: _Rule) -> list[Node]:
     """Look up rows in the step that reads them, instead of all beforehand.
 
     Before: scan(x[t]) over x = table[index]    After: scan(table[i[t]]) over i = index
@@ -150,9 +220,11 @@ def _inside_loops(roots: Sequence[Node], often: _Often) -> list[Node]:
         parameters, tables = list(elements), list(constants)
         for number, (parameter, value) in enumerate(zip(elements, walked, strict=True)):
             found = _lookup(value)
-            if found is None or not often(found[0].type, found[1].type, None):
+            if found is None:
                 continue
             table, index = found
+            if not _counted(table) and not rule.often(table.type, index.type, None):
+                continue
             step = Type(index.shape[1:], index.dtype)
             parameters[number], walked[number] = input_node(step), index
             tables.append(input_node(table.type))
@@ -165,3 +237,8 @@ def _inside_loops(roots: Sequence[Node], often: _Often) -> list[Node]:
         return scan(body, op.length, first, walked, same, reverse=op.reverse)
 
     return replaced_scans(roots, replacement)
+
+
+def _counted(table: Node) -> bool:
+    """Whether a table is the product of rows that are counted as the step runs."""
+    return isinstance(table.op, Dot) and len(table.inputs) > 2

@@ -11,6 +11,7 @@ from lamina.llvm.host import Target
 from lamina.llvm.kernel import (
     Contraction,
     Cumulative,
+    Distinct,
     Elementwise,
     Kernel,
     Reduction,
@@ -25,6 +26,7 @@ from lamina.llvm.kernel import (
 from lamina.llvm.kernels import (
     contraction,
     cumulative,
+    distinct,
     elementwise,
     filters,
     reduction,
@@ -63,6 +65,7 @@ GENERATORS: dict[type, Generator] = {
     WinnerInputGradient: Generator(winners.build_input, winners.operands, winners.scratch_bytes),
     TileFilterGradient: Generator(filters.build, filters.operands, filters.scratch_bytes),
     Scatter: Generator(scatter.build, scatter.operands),
+    Distinct: Generator(distinct.build, distinct.operands, distinct.scratch_bytes),
     Cumulative: Generator(cumulative.build, cumulative.operands),
     Sort: Generator(sort.build, sort.operands, sort.scratch_bytes),
     Contraction: Generator(contraction.build, contraction.operands, contraction.scratch_bytes),

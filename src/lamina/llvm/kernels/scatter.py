@@ -7,7 +7,7 @@ result does not depend on how many calls share the table.
 from __future__ import annotations
 
 from lamina.llvm import maths
-from lamina.llvm.emit import I64, MEMORY, Emit, Index, Module, Place, Value, index, vector
+from lamina.llvm.emit import I32, I64, MEMORY, Emit, Index, Module, Place, Value, index, vector
 from lamina.llvm.expression import from_memory, to_memory
 from lamina.llvm.kernel import Scatter
 from lamina.llvm.kernels.nest import Axis, Frame, Span, open_kernel, sweep
@@ -16,9 +16,9 @@ from lamina.types import itemsize
 _COMBINE = {"add": "add", "max": "maximum"}
 
 
-def operands(_kernel: Scatter) -> int:
+def operands(kernel: Scatter) -> int:
     """How many operands a call of the kernel takes."""
-    return 3
+    return 4 if kernel.named else 3
 
 
 def build(kernel: Scatter, name: str, module: Module) -> None:
@@ -36,7 +36,7 @@ def build(kernel: Scatter, name: str, module: Module) -> None:
 
 def _problem(kernel: Scatter, frame: Frame, number: Index, low: Index, high: Index) -> None:
     emit = frame.emit
-    out, indices, rows = (Place(operand) for operand in frame.operands)
+    out, indices, rows = (Place(operand) for operand in frame.operands[:3])
     size, width = itemsize(kernel.dtype), itemsize(kernel.index_dtype)
     row_bytes = kernel.inner * size
     capacity = _capacity(kernel)
@@ -50,7 +50,11 @@ def _problem(kernel: Scatter, frame: Frame, number: Index, low: Index, high: Ind
         indices = indices.step(number, capacity * width)
         rows = rows.step(number, capacity * row_bytes)
     if kernel.clear:
-        with emit.loop(low, high) as loop:
+        end = high
+        if kernel.named:
+            named = emit.resize(emit.load(Place(frame.operands[3]), I32), I64)
+            end = index(emit.select(named < high.on(emit), named, high.on(emit)))
+        with emit.loop(low, end) as loop:
             _clear(kernel, frame, out.step(loop.index, row_bytes))
     with emit.loop(0, kernel.steps) as step:
         indices = indices.step(step.index, kernel.pitch * width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lamina.errors import ShapeError
+from lamina.ir.contractions import Dot
 from lamina.ir.graph import Node
 from lamina.llvm import choices, kernel
 from lamina.llvm.body import BodyBuilder, Operands
@@ -11,6 +12,8 @@ from lamina.llvm.kernel import Body, Core, Instruction
 from lamina.llvm.lowering.filters import by_tiles, lower_by_tiles
 from lamina.llvm.lowering.workspace import Workspace, names
 from lamina.llvm.products import Piece, Side, pieces
+from lamina.llvm.task import Counted
+from lamina.types import Batch, Shape
 
 
 def lower_contraction(work: Workspace, group: Group) -> None:
@@ -70,8 +73,10 @@ def _piece(work: Workspace, group: Group, anchor: Node, piece: Piece) -> None:
         work.elementwise(piece.space, builder, tuple(stores), operands, label)
         return
     split, mode, extent = work.split(piece.space, piece.reduced)
-    if accumulator == anchor.dtype and choices.reduces_better(
-        piece.space, piece.reduced, a.strides, b.strides
+    if (
+        accumulator == anchor.dtype
+        and len(anchor.inputs) == 2
+        and choices.reduces_better(piece.space, piece.reduced, a.strides, b.strides)
     ):
         body, results = _product(a, b, accumulator)
         reduction = kernel.Reduction(
@@ -79,9 +84,13 @@ def _piece(work: Workspace, group: Group, anchor: Node, piece: Piece) -> None:
         )
         work.add(reduction, operands, label, mode, extent)
         return
+    space, reduced, counted = piece.space, piece.reduced, None
+    if len(anchor.inputs) > 2:
+        space, reduced, counted = _counted(work, anchor, piece)
+        extent = (*space, *reduced)[split]
     spec = kernel.Contraction(
-        piece.space,
-        piece.reduced,
+        space,
+        reduced,
         a,
         b,
         builder.body(),
@@ -89,7 +98,21 @@ def _piece(work: Workspace, group: Group, anchor: Node, piece: Piece) -> None:
         split,
         accumulator=accumulator,
     )
-    work.add(spec, operands, label, mode, extent)
+    work.add(spec, operands, label, mode, extent, counted)
+
+
+def _counted(work: Workspace, anchor: Node, piece: Piece) -> tuple[Shape, Shape, Counted]:
+    """Space and reduced axes of a product of counted rows, and who counts them.
+
+    To its kernel the number of rows is what that of the batch is to others.
+    """
+    assert isinstance(anchor.op, Dot)
+    axes = [*piece.space, *piece.reduced]
+    summed = any(i == 0 for i, _ in anchor.op.contract)
+    place = len(piece.space) if summed else 0
+    counted = work.counted(anchor.inputs[2], axes[place])
+    axes[place] = Batch(1)
+    return tuple(axes[: len(piece.space)]), tuple(axes[len(piece.space) :]), counted
 
 
 def _partial(work: Workspace, anchor: Node, piece: Piece) -> None:

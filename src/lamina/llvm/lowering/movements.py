@@ -1,4 +1,4 @@
-"""Movements that must write: concatenation, padding between elements, scatter."""
+"""Movements that must write: concatenation, padding between elements, scatter and its numbers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import itertools
 import math
 
 from lamina.errors import BatchError, ShapeError
+from lamina.ir.distinct import Distinct
 from lamina.ir.graph import Node
 from lamina.ir.indexing import Scatter
 from lamina.ir.movement import Concat, Pad
 from lamina.llvm import choices, kernel
 from lamina.llvm.body import BodyBuilder, Operands
 from lamina.llvm.fuse import Group
-from lamina.llvm.lowering.workspace import Workspace, extent
+from lamina.llvm.lowering.workspace import Workspace, extent, result
 from lamina.llvm.views import View, identity, is_contiguous
 from lamina.transform.scan import is_zero
 from lamina.types import Batch, static_shape
@@ -58,7 +59,7 @@ def lower_interior_pad(work: Workspace, node: Node, op: Pad, group: Group) -> No
 
 def lower_scatter(work: Workspace, node: Node, op: Scatter, group: Group) -> None:
     """Clear the result or copy the base, then add to it, or replace, row by row of the index."""
-    base, where, rows = node.inputs
+    base, where, rows = node.inputs[:3]
     target = work.place(node, group)
     clear = is_zero(base) and is_contiguous(target, work.capacity)
     if not clear:
@@ -70,6 +71,9 @@ def lower_scatter(work: Workspace, node: Node, op: Scatter, group: Group) -> Non
     operands.written_number(target)
     for view in (work.packed(where), work.packed(rows)):
         operands.number(view)
+    named = clear and op.counted == "base"
+    if named:
+        operands.number(work.packed(node.inputs[3]))
     outer = extent(base.shape[:batch])
     inner = math.prod(static_shape(base.shape[axis_ + 1 :], work.capacity))
     table = base.shape[axis_]
@@ -79,7 +83,10 @@ def lower_scatter(work: Workspace, node: Node, op: Scatter, group: Group) -> Non
     place = batch or where.type.batch_axis or 0
     if where.type.batch_axis not in {None, 0, place}:
         raise BatchError("scatter needs the batch as the first of the shared axes of its index")
-    count = extent(where.shape[place:])
+    count, counted = extent(where.shape[place:]), None
+    if op.counted == "index":
+        counted = work.counted(node.inputs[3], count)
+        count = Batch(1)
     steps = math.prod(static_shape(where.shape[batch:place], work.capacity))
     pitch = math.prod(static_shape(where.shape[place:], work.capacity)) if steps > 1 else 0
     rowwise = isinstance(outer, Batch)
@@ -97,7 +104,22 @@ def lower_scatter(work: Workspace, node: Node, op: Scatter, group: Group) -> Non
         where.dtype,
         split,
         clear,
+        named,
         steps,
         pitch,
     )
-    work.add(spec, operands, node.op.name, mode, shared)
+    work.add(spec, operands, node.op.name, mode, shared, counted)
+
+
+def lower_distinct(work: Workspace, node: Node, op: Distinct, group: Group) -> None:
+    """The different rows that an index names: one walk over it, by one thread."""
+    index = node.inputs[0]
+    total = extent(index.shape)
+    if min(op.table, index.type.size_at(work.capacity)) > op.room:
+        raise ShapeError(f"distinct: there may be more than {op.room} rows in {index.type}")
+    operands = Operands()
+    operands.number(work.packed(index))
+    for position in range(3):
+        operands.written_number(work.place(result(node, position), group))
+    spec = kernel.Distinct(total, op.table, op.room, index.dtype)
+    work.add(spec, operands, op.name, "single", total)

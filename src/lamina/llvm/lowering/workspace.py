@@ -14,7 +14,7 @@ from lamina.llvm import choices, kernel
 from lamina.llvm.body import BodyBuilder, Operands
 from lamina.llvm.fuse import VIEWS, Fuser, Group
 from lamina.llvm.kernel import Guard, Kernel, Store
-from lamina.llvm.task import Step, Task
+from lamina.llvm.task import Counted, Step, Task
 from lamina.llvm.views import Buffer, Index, View, identity, is_contiguous, moved_view, whole
 from lamina.types import Batch, Dimension, Shape, Type, static_shape
 
@@ -192,10 +192,18 @@ class Workspace(ABC):
         label: str,
         mode: str,
         extent: Dimension,
+        counted: Counted | None = None,
     ) -> None:
         written = tuple(sorted(operands.written))
         task = Task(spec, tuple(operands.list), written, mode, extent, label, self.layer)
+        task.counted = counted
         self.steps.append(task)
+
+    def counted(self, count: Node, room: Dimension) -> Counted:
+        """A number of rows that the step itself finds."""
+        view = self.packed(count)
+        assert isinstance(room, int)
+        return Counted(view.buffer, room)
 
     def split(
         self, space: Shape, reduced: Shape = (), partial: bool = False
