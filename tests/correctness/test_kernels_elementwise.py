@@ -20,6 +20,8 @@ from lamina.llvm.kernel import (
     Scalar,
     Store,
 )
+from lamina.llvm.kernels.elementwise import vector_axis
+from lamina.llvm.kernels.nest import Axis
 from lamina.types import Batch, numpy_dtype
 
 every_target = pytest.mark.parametrize("target", TARGETS)
@@ -160,6 +162,14 @@ def test_lookups_of_rows_clamp(target, index_dtype, rng):
         index[0] = -4
     arrays = [index, rng.standard_normal((6, 13)).astype("f4"), np.zeros((5, 13), "f4")]
     check(kernel, target, arrays, 0, 5, rows=5)
+
+
+def test_vectors_run_along_the_rows_that_are_looked_up():
+    """Along the other axis, 12 whole vectors, every lane would look at another row."""
+    loads = [Load(0, "int32", tap, (1, 0)) for tap in range(5)]
+    rows = [Lookup(1, "float32", 0, (0, 1), ((tap, 100, 6),)) for tap in range(5)]
+    stores = (Store(9, 2, "float32", 0, (100, 1)),)
+    assert vector_axis((Axis(96), Axis(100)), range(2), (*loads, *rows), stores, 8) == 1
 
 
 @every_target

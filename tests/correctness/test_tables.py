@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lamina import config
-from lamina.ir.contractions import Dot, dot
+from lamina.ir.contractions import Conv, Dot, conv, dot
 from lamina.ir.control import Body, Scan, scan
 from lamina.ir.distinct import Distinct
 from lamina.ir.elementary import broadcast, full, reduce_sum
@@ -62,8 +62,21 @@ def recurrent(units, reverse, symbols=SYMBOLS):
     return Program((index,), tuple(weights), (last, *found), (None,) * 4)
 
 
+def convolved(size, symbols, **options):
+    """The same of a convolution over an embedding, of texts or of images of TIME x 5."""
+    image = (TIME, 5)[: len(size)]
+    index = input_node(Type((B, *image), "int32"), "index")
+    table = input_node(Type((symbols, WIDTH)), "table")
+    w = input_node(Type((*size, WIDTH, 12)), "w")
+    y = square(conv(gather(table, index), w, **options))
+    loss = reduce_sum(y, tuple(range(y.type.rank)))
+    found = gradients([loss], [constant(1.0)], [table, w])
+    return Program((index,), (table, w), (loss, y, *found), (None, None))
+
+
 def arrays(program, rows, rng):
-    index = rng.integers(0, program.states[0].shape[0], (rows, TIME)).astype("i4")
+    shape = (rows, *program.inputs[0].shape[1:])
+    index = rng.integers(0, program.states[0].shape[0], shape).astype("i4")
     shapes = [state.shape for state in program.states]
     return [index], [rng.standard_normal(s).astype("f4") / s[0] ** 0.5 for s in shapes]
 
@@ -88,6 +101,15 @@ PROGRAMS = [
 ]
 
 
+CONVOLUTIONS = [
+    convolved((3,), SYMBOLS),
+    convolved((3,), WORDS),
+    convolved((4,), WORDS, padding=[(1, 2)], strides=[2]),
+    convolved((2,), WORDS, padding=[(2, 0)], dilation=[3]),
+    convolved((2, 3), WORDS, padding=[(0, 1), (1, 1)], strides=[1, 2]),
+]
+
+
 @pytest.fixture(autouse=True)
 def _few_lookups(monkeypatch):
     """The different ones of a few words are found, too."""
@@ -95,7 +117,8 @@ def _few_lookups(monkeypatch):
 
 
 def rewritten(program, capacity=CAPACITY):
-    roots = use_tables(program.roots, capacity, choices.tables_pay, choices.distinct_pay)
+    pay = choices.tables_pay, choices.distinct_pay
+    roots = use_tables(program.roots, capacity, *pay, choices.LOOKED_UP_TAPS)
     return program.with_roots(roots)
 
 
@@ -112,7 +135,28 @@ def test_values_and_gradients_stay(program, rng):
         close(one, another)
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
+@pytest.mark.parametrize("program", CONVOLUTIONS, ids=range(len(CONVOLUTIONS)))
+def test_convolutions_add_products_of_their_taps(program, rng):
+    simple = simplify(program)
+    other = rewritten(simple)
+    assert any(isinstance(node.op, Conv) for node in toposort(simple.roots))
+    assert not any(isinstance(node.op, Conv) for node in toposort(other.roots))
+    inputs, states = arrays(program, 3, rng)
+    expected = compile_reference(simple, 3)(inputs, states)
+    found = compile_reference(other, 3)(inputs, states)
+    for one, another in zip(found, expected, strict=True):
+        close(one, another)
+
+
+def test_convolutions_of_many_taps_are_left_alone():
+    simple = simplify(convolved((5, 4), WORDS))
+    assert rewritten(simple).roots == simple.roots
+
+
+EVERY = [*PROGRAMS, *CONVOLUTIONS]
+
+
+@pytest.mark.parametrize("program", EVERY, ids=range(len(EVERY)))
 def test_native_code_agrees_for_any_rows_and_threads(program, rng, several_threads):
     several_threads()
     with config.override(cache="off"):

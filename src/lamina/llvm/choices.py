@@ -483,6 +483,8 @@ TABLE_MEETINGS = 4
 TABLE_TERMS = 16
 # Look-ups of a batch from which on the different rows among them are found.
 DISTINCT_LOOKUPS = 256
+# Taps of a convolution over rows of a table, at most, whose products are looked up one by one.
+LOOKED_UP_TAPS = 16
 
 
 def tables_pay(rows: int, lookups: int, terms: int | None) -> bool:

@@ -42,9 +42,9 @@ def generate(
 ) -> Generated:
     """The LLVM text of a program's step."""
     simple = simplify(program.with_roots(write_out(program.roots)))
-    simple = simple.with_roots(
-        use_tables(simple.roots, capacity, choices.tables_pay, choices.distinct_pay)
-    )
+    pay = choices.tables_pay, choices.distinct_pay
+    tabled = use_tables(simple.roots, capacity, *pay, choices.LOOKED_UP_TAPS)
+    simple = simple.with_roots(tabled)
     arranged = use_winners(absorb(arrange(simple.roots)), choices.WINNER_CHANNELS)
     arranged = use_sparse(arranged, choices.WINNER_CHANNELS, choices.SPARSE_POSITIONS)
     simple = simple.with_roots(crop(arranged))

@@ -8,16 +8,20 @@ reaches the same row is added before it is multiplied.
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lamina.ir.contractions import Dot, dot
+from lamina.ir.contractions import Conv, Dot, dot
 from lamina.ir.control import Body, Scan, scan
 from lamina.ir.distinct import distinct
 from lamina.ir.elementary import full
 from lamina.ir.graph import Node, input_node, rewrite
 from lamina.ir.indexing import Gather, Scatter, gather, scatter, scatter_counted
-from lamina.ir.movement import Transpose, inverse, transpose
+from lamina.ir.movement import Transpose, inverse, pad, reshape, slice_, transpose
+from lamina.ir.scalar import add
 from lamina.transform.loops import replaced_scans
 from lamina.transform.scan import is_zero
 from lamina.types import Type, fixed
@@ -27,11 +31,16 @@ DistinctPay = Callable[[int, int], bool]
 
 
 def use_tables(
-    roots: Sequence[Node], capacity: int, tables_pay: TablesPay, distinct_pay: DistinctPay
+    roots: Sequence[Node],
+    capacity: int,
+    tables_pay: TablesPay,
+    distinct_pay: DistinctPay,
+    most_taps: int,
 ) -> list[Node]:
     """Move products in front of look-ups, and behind sums by row.
 
     Before: dot(gather(table, index), w)               After: gather(dot(table, w), index)
+    Before: conv(gather(table, index), w)              After: the same for each tap, then their sum
     Before: dot(transpose(gather(table, index)), g)    After: dot(transpose(table), sums)
     Before: scatter_add(0, index, dot(g, w))           After: dot(sums, w)
 
@@ -43,6 +52,7 @@ def use_tables(
                   that sums by row save (None where there are none), whether it is worth while
     distinct_pay  from how many rows are looked up, and the terms of the products, whether it is
                   worth while to find the different ones among them
+    most_taps     of a convolution over looked-up rows
     """
     rule = _Rule(capacity, tables_pay, distinct_pay)
 
@@ -50,6 +60,8 @@ def use_tables(
         found = None
         if isinstance(node.op, Dot) and not node.op.batch and node.type.is_float:
             found = _looked_up(node, node.op, rule) or _summed_first(node, node.op, rule)
+        elif isinstance(node.op, Conv):
+            found = _convolved(node, node.op, rule, most_taps)
         elif isinstance(node.op, Scatter):
             found = _multiplied_last(node, node.op, rule)
         return found or node
@@ -150,6 +162,32 @@ def _looked_up(node: Node, op: Dot, rule: _Rule) -> Node | None:
         return None
     product = dot(met.of(table), w, [(1, other)], out_dtype=op.out_dtype, count=met.count)
     return gather(product, met.index)
+
+
+def _convolved(node: Node, op: Conv, rule: _Rule, most_taps: int) -> Node | None:
+    x, w = node.inputs
+    found = _lookup(x)
+    *size, _, filters = w.shape
+    if found is None or op.groups > 1 or w.type.batch_axis is not None:
+        return None
+    if math.prod(size) > most_taps:
+        return None
+    met = rule.met(found[0].type, found[1])
+    if met is None:
+        return None
+    channels_first = transpose(w, [len(size), *range(len(size)), len(size) + 1])
+    products = dot(met.of(found[0]), channels_first, [(1, 0)], count=met.count)
+    parts = []
+    for tap in itertools.product(*map(range, size)):
+        one = slice_(products, (0, *tap, 0), (met.size, *(i + 1 for i in tap), filters))
+        rows = gather(reshape(one, (met.size, filters)), met.index)
+        low, high = zip(*op.padding, strict=True)
+        padded = pad(rows, (0, *low, 0), (0, *high, 0))
+        start = [i * gap for i, gap in zip(tap, op.dilation, strict=True)]
+        reach = zip(start, node.shape[1:-1], op.strides, strict=True)
+        stop = [first + (count - 1) * step + 1 for first, count, step in reach]
+        parts.append(slice_(padded, (0, *start, 0), (None, *stop, filters), (1, *op.strides, 1)))
+    return functools.reduce(add, parts)
 
 
 def _summed_first(node: Node, op: Dot, rule: _Rule) -> Node | None:

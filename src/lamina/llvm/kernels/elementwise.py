@@ -24,6 +24,7 @@ from lamina.llvm.kernels.nest import (
     Frame,
     Span,
     cuts,
+    loading_cost,
     loops,
     masked,
     merge,
@@ -286,16 +287,10 @@ def vector_axis(
     best, least = None, float("inf")
     work = weight(body)
     for number in candidates:
-        cost = float(work)
-        for strides, load in [
-            *((store.strides, False) for store in stores),
-            *((i.strides, True) for i in body if isinstance(i, Load | Lookup)),
-        ]:
-            stride = strides[number]
-            if stride == 0:
-                cost += 0.5 if load else 1000.0
-            else:
-                cost += 1.0 if stride == 1 else float(lanes)
+        cost = work + loading_cost(body, number, lanes)
+        for store in stores:
+            stride = store.strides[number]
+            cost += 1.0 if stride == 1 else float(lanes) if stride else 1000.0
         extent = axes[number].typical
         cost *= -(-extent // lanes) / max(1, extent)
         if cost <= least:

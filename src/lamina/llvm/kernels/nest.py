@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lamina.llvm.emit import I1, I64, POINTER, Emit, Index, Module, Value, index
-from lamina.llvm.expression import Point
+from lamina.llvm.expression import Point, arguments
 from lamina.llvm.kernel import (
     Body,
     Guard,
@@ -156,6 +156,34 @@ def stride_vectors(body: Iterable[Instruction], stores: Iterable[Store]) -> list
             case _:
                 pass
     return found
+
+
+def needed_by(body: Body, number: int) -> set[int]:
+    """The instructions that one is computed from, and itself."""
+    needed = {number}
+    for position in arguments(body[number]):
+        needed |= needed_by(body, position)
+    return needed
+
+
+def varies(body: Body, number: int, axis: int) -> bool:
+    """Whether the value of an instruction changes along an axis."""
+    inside = [body[position] for position in needed_by(body, number)]
+    return any(strides[axis] for strides in stride_vectors(inside, ()))
+
+
+def loading_cost(body: Body, axis: int, lanes: int) -> float:
+    """What all loads of a vector along the axis cost, in loads of a vector that lies in one piece.
+
+    A look-up at another row in every lane takes its elements one by one.
+    """
+    cost = 0.0
+    for instruction in body:
+        if isinstance(instruction, Load | Lookup):
+            stride = instruction.strides[axis]
+            apart = any(varies(body, number, axis) for number in arguments(instruction))
+            cost += float(lanes) if apart or stride not in (0, 1) else 1.0 if stride else 0.5
+    return cost
 
 
 def merge(

@@ -27,12 +27,13 @@ from lamina.llvm.expression import (
     place,
     store_lanes,
 )
-from lamina.llvm.kernel import Core, Load, Lookup, Reduction, Store
+from lamina.llvm.kernel import Core, Reduction, Store
 from lamina.llvm.kernels.elementwise import weight
 from lamina.llvm.kernels.nest import (
     Axis,
     Frame,
     Span,
+    loading_cost,
     loops,
     masked,
     merge,
@@ -148,10 +149,7 @@ def _vector_axis(plan: _Plan) -> int | None:
     reduced = max(1, math.prod(plan.axes[number].typical for number in plan.reduced))
     best, least = None, float("inf")
     for number, axis in enumerate(plan.axes):
-        strides = [i.strides[number] for i in body if isinstance(i, Load | Lookup)]
-        cost = float(work)
-        for stride in strides:
-            cost += 0.5 if stride == 0 else 1.0 if stride == 1 else float(lanes)
+        cost = work + loading_cost(body, number, lanes)
         cost *= -(-axis.typical // lanes) / max(1, axis.typical)
         if number < plan.spaces:
             apart = [s.strides[number] for s in plan.stores]

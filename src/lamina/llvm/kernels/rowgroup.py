@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lamina.llvm.emit import REGISTER, Index, Module, Place, Value, element_bytes, parts, vector
-from lamina.llvm.expression import Evaluation, Expression, Point, arguments
+from lamina.llvm.expression import Evaluation, Expression, Point
 from lamina.llvm.host import Target
 from lamina.llvm.kernel import (
     Body,
@@ -32,11 +32,13 @@ from lamina.llvm.kernels.nest import (
     loops,
     masked,
     merge,
+    needed_by,
     open_kernel,
     operand_count,
     point,
     stride_vectors,
     sweep,
+    varies,
 )
 from lamina.llvm.kernels.reducers import Reducer, State, flatten, unflatten
 
@@ -215,16 +217,16 @@ def _kept(kernel: RowGroup) -> tuple[int, ...]:
     body = kernel.body
     uses = [stage.argument for stage in kernel.stages]
     uses += [store.argument for store in kernel.stores]
-    closures = [_closure(body, argument) for argument in uses]
+    closures = [needed_by(body, argument) for argument in uses]
     found = []
     for number, instruction in enumerate(body):
-        if not _is_dear(instruction) or not _varies(body, number):
+        if not _is_dear(instruction) or not varies(body, number, -1):
             continue
         passes = [i for i, closure in enumerate(closures) if number in closure]
         last = len(kernel.stages)
         if len({min(i, last) for i in passes}) > 1:
             found.append(number)
-    inner = {n for number in found for n in _closure(body, number) if n != number}
+    inner = {n for number in found for n in needed_by(body, number) if n != number}
     return tuple(
         number for number in found if number not in inner or _outside(body, number, found, closures)
     )
@@ -232,7 +234,7 @@ def _kept(kernel: RowGroup) -> tuple[int, ...]:
 
 def _outside(body: Body, number: int, found: Sequence[int], closures: Sequence[set[int]]) -> bool:
     """Whether some use does not go through another kept value."""
-    others = {other for other in found if other != number and number in _closure(body, other)}
+    others = {other for other in found if other != number and number in needed_by(body, other)}
     return any(number in closure and not others & closure for closure in closures)
 
 
@@ -244,22 +246,6 @@ def _is_dear(instruction: object) -> bool:
             return dtype != "bool"
         case _:
             return False
-
-
-def _varies(body: Body, number: int) -> bool:
-    """Whether the value differs between columns."""
-    for position in _closure(body, number):
-        strides = stride_vectors([body[position]], ())
-        if any(v[-1] for v in strides):
-            return True
-    return False
-
-
-def _closure(body: Body, number: int) -> set[int]:
-    needed = {number}
-    for position in arguments(body[number]):
-        needed |= _closure(body, position)
-    return needed
 
 
 def _long_row(plan: _Plan, indexes: dict[int, Index], row_bytes: int) -> None:

@@ -8,6 +8,9 @@ Relu leaves many winners without gradient, in no order that a processor could fo
 with one are noted first, without a branch, and a pass meets no zeros. For the filter's gradient,
 one filter at a time, they are written into a list; for the input's, where all filters add to the
 same cell of the image, they are bits of words. A gradient of NaN counts as one.
+
+Behind a maximum over all positions a filter has one winner a sample: its sums need not stay in
+registers, and each is added as soon as its bit is found.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from lamina.llvm import choices
 from lamina.llvm.emit import FLOAT, I1, I32, I64, Emit, Index, Module, Place, Value, index, vector
 from lamina.llvm.host import Target
 from lamina.llvm.kernel import WinnerFilterGradient, WinnerInputGradient
-from lamina.llvm.kernels.nest import Axis, aligned, open_kernel
+from lamina.llvm.kernels.nest import Axis, Frame, Span, aligned, open_kernel, sweep
 
 BYTES = 4
 WORD = 64  # bits
@@ -39,6 +42,8 @@ def operands(kernel: _Kernel) -> int:
 def scratch_bytes(kernel: _Kernel, _target: Target) -> int:
     """The list of one filter, or the words of all windows of a sample."""
     if isinstance(kernel, WinnerFilterGradient):
+        if not kernel.placed:
+            return 0
         return aligned(_band(kernel) * kernel.windows[1] * ENTRY_BYTES)
     return aligned(math.prod(kernel.windows) * _window_bytes(kernel))
 
@@ -121,17 +126,26 @@ def _terms(
 def build_filter(kernel: WinnerFilterGradient, name: str, module: Module) -> None:
     """Add the function of a filter's gradient to the module."""
     frame = open_kernel(module, name, operands(kernel))
+    if kernel.placed:
+        _listed_filter(kernel, frame)
+    else:
+        _sparse_filter(kernel, frame)
+    frame.emit.finish()
+
+
+def _listed_filter(kernel: WinnerFilterGradient, frame: Frame) -> None:
+    """One filter after another: its list, then passes over what stands in it."""
     emit, entries = frame.emit, Place(frame.scratch)
-    x, *places, gradient, result = (Place(operand) for operand in frame.operands)
+    x, places, gradient, result = (Place(operand) for operand in frame.operands)
     high, wide = kernel.windows
     pixel, row = kernel.channels * BYTES, kernel.filters * BYTES
     line = kernel.image[1] * pixel
     tall, broad = kernel.size
     cells = [i * line + j * pixel for i in range(tall) for j in range(broad)]
-    in_window = Place(emit.symbol(module.table(struct.pack(f"={len(cells)}i", *cells))))
+    in_window = Place(emit.symbol(emit.module.table(struct.pack(f"={len(cells)}i", *cells))))
     groups = _passes(_units(kernel, emit.lanes), emit.target)
 
-    def listed(mine: list[Place], slopes: Place, rows: Value | int, corner: Index) -> Value:
+    def listed(mine: Place, slopes: Place, rows: Value | int, corner: Index) -> Value:
         """Write the list of one filter; an entry stays only if its gradient is no zero."""
         with emit.loop(0, rows, carry=[emit.value(0, I64)], nonempty=True) as y:
             with emit.loop(0, wide, carry=y.carry) as at:
@@ -141,9 +155,8 @@ def build_filter(kernel: WinnerFilterGradient, name: str, module: Module) -> Non
                 window = corner + y.index * (tall * line)
                 window += at.index * (broad * pixel)
                 place = emit.resize(window.on(emit), I32)
-                for cells_won in mine:
-                    cell = emit.load(cells_won.step(number, row), I32)
-                    place += emit.load(in_window.step(emit.resize(cell, I64), BYTES), I32)
+                cell = emit.load(mine.step(number, row), I32)
+                place += emit.load(in_window.step(emit.resize(cell, I64), BYTES), I32)
                 entry = entries.step(count, ENTRY_BYTES)
                 emit.store(place, entry)
                 emit.store(slope, entry + BYTES)
@@ -155,10 +168,10 @@ def build_filter(kernel: WinnerFilterGradient, name: str, module: Module) -> Non
         image = x.step(sample, kernel.image[0] * line)
         sides = [
             side.step(sample, high * wide * row).step(first, wide * row)
-            for side in (*places, gradient)
+            for side in (places, gradient)
         ]
         with emit.loop(0, kernel.filters) as filters:
-            *mine, slopes = (side.step(filters.index, BYTES) for side in sides)
+            mine, slopes = (side.step(filters.index, BYTES) for side in sides)
             count = listed(mine, slopes, rows, first * (tall * line))
             sums = result.step(filters.index, _filter_bytes(kernel))
             for group in groups:
@@ -182,7 +195,61 @@ def build_filter(kernel: WinnerFilterGradient, name: str, module: Module) -> Non
             left = high - bands.index.on(emit)
             rows = emit.select(left < most, left, most)
         band(samples.index, bands.index, rows)
-    emit.finish()
+
+
+def _sparse_filter(kernel: WinnerFilterGradient, frame: Frame) -> None:
+    """One position after another: whatever is not zero is added to the sums of its filter."""
+    emit = frame.emit
+    x, gradient, result = (Place(operand) for operand in frame.operands)
+    high, wide = kernel.windows
+    pixel, row = kernel.channels * BYTES, kernel.filters * BYTES
+    line, tap_row = kernel.image[1] * pixel, kernel.kernel[1] * pixel
+
+    def add(slope: Value, source: Place, sums: Place) -> None:
+        def visit(spans: list[Span]) -> None:
+            for span in spans:
+                kind = vector(FLOAT, span.lanes)
+                here = sums.step(span.index, BYTES)
+                value = emit.load(source.step(span.index, BYTES), kind, mask=span.mask)
+                total = emit.load(here, kind, mask=span.mask)
+                total = emit.fma(emit.splat(slope, span.lanes), value, total)
+                emit.store(total, here, mask=span.mask)
+
+        sweep(emit, Index(None), Index(None, tap_row // BYTES), emit.lanes, 4, visit)
+
+    def filters(first: Index, count: int, corner: Place, slopes: Place) -> None:
+        here = slopes.step(first, BYTES)
+        word = emit.value(0, I64)
+        for start, lanes in _widths(count, emit.lanes):
+            word = word | (emit.lane_bits(_sloped(emit, here, start, lanes)) << start)
+        with emit.loop(0, emit.intrinsic("ctpop", I64, word), carry=[word]) as bits:
+            (left,) = bits.carry
+            number = first + index(emit.intrinsic("cttz", I64, left, emit.value(1, I1)))
+            slope = emit.load(slopes.step(number, BYTES), FLOAT)
+            sums = result.step(number, _filter_bytes(kernel))
+            with emit.loop(0, kernel.kernel[0]) as i:
+                add(slope, corner.step(i.index, line), sums.step(i.index, tap_row))
+            bits.next = [left & (left - 1)]
+
+    with (
+        emit.loop(*Axis(kernel.batch, split=True).bounds(frame)) as samples,
+        emit.loop(0, high) as y,
+        emit.loop(0, wide) as at,
+    ):
+        corner = x.step(samples.index, kernel.image[0] * line)
+        corner = corner.step(y.index, line).step(at.index, pixel)
+        slopes = gradient.step(samples.index, high * wide * row)
+        slopes = slopes.step(y.index * wide + at.index, row)
+        whole, rest = divmod(kernel.filters, WORD)
+        with emit.loop(0, whole) as number:
+            filters(number.index * WORD, WORD, corner, slopes)
+        if rest:
+            filters(Index(None, whole * WORD), rest, corner, slopes)
+
+
+def _sloped(emit: Emit, slopes: Place, first: int, lanes: int) -> Value:
+    """Which of some filters, from `first` on, have a gradient that is not zero."""
+    return emit.load(slopes + first * BYTES, vector(FLOAT, lanes)).differs(0.0)
 
 
 # ------------------------------------------------------------------------- the input's gradient
@@ -204,10 +271,10 @@ def build_input(kernel: WinnerInputGradient, name: str, module: Module) -> None:
         found = [emit.value(0, I64)] * (tall * broad)
         for first, lanes in _widths(count, emit.lanes):
             cells = [emit.load(won + first * BYTES, vector(I32, lanes)) for won in mine]
-            sloped = emit.load(slopes + first * BYTES, vector(FLOAT, lanes)).differs(0.0)
+            sloped = _sloped(emit, slopes, first, lanes)
             for cell in range(tall * broad):
                 bits = emit.lane_bits(cells[0].equal(cell) & sloped if cells else sloped)
-                found[cell] = found[cell] | (bits << first if first else bits)
+                found[cell] = found[cell] | (bits << first)
         for cell, word in enumerate(found):
             emit.store(word, words + cell * cell_bytes)
 
