@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from lamina import config
-from lamina.ir.contractions import Conv, Dot, conv, dot
+from lamina.ir.contractions import Conv, ConvFilterGrad, ConvInputGrad, Dot, conv, dot
 from lamina.ir.control import Body, Scan, scan
 from lamina.ir.distinct import Distinct
 from lamina.ir.elementary import broadcast, full, reduce_sum
 from lamina.ir.graph import constant, input_node, toposort
-from lamina.ir.indexing import Gather, gather
+from lamina.ir.indexing import Gather, Scatter, gather
 from lamina.ir.movement import transpose
 from lamina.ir.program import Program
 from lamina.ir.scalar import add, square, tanh
@@ -62,6 +62,37 @@ def recurrent(units, reverse, symbols=SYMBOLS):
     return Program((index,), tuple(weights), (last, *found), (None,) * 4)
 
 
+def positioned(symbols, heads=3):
+    """The same of two products of an embedding with positions, and of what goes past them.
+
+    One product has two axes more, as queries for some heads have, and one has time before batch.
+    """
+    index = input_node(Type((B, TIME), "int32"), "index")
+    shapes = [(symbols, WIDTH), (TIME, WIDTH), (WIDTH, heads, 4), (WIDTH, 20)]
+    table, positions, w, u = weights = [input_node(Type(shape), "weight") for shape in shapes]
+    x = add(gather(table, index), broadcast(positions, (B, TIME, WIDTH), (1, 2)))
+    y = tanh(dot(x, w, [(2, 0)]))
+    z = tanh(dot(transpose(x, (1, 0, 2)), u, [(2, 0)]))
+    loss = reduce_sum(square(y), range(4))
+    for term in (square(z), tanh(x)):
+        loss = add(loss, reduce_sum(term, range(3)))
+    found = gradients([loss], [constant(1.0)], weights)
+    return Program((index,), tuple(weights), (loss, y, z, *found), (None,) * 4)
+
+
+def both_ways(symbols):
+    """The same of two products of an embedding, one of them with time before the batch."""
+    index = input_node(Type((B, TIME), "int32"), "index")
+    shapes = [(symbols, WIDTH), (WIDTH, 5), (WIDTH, 20)]
+    table, w, u = weights = [input_node(Type(shape), "weight") for shape in shapes]
+    x = gather(table, index)
+    loss = reduce_sum(square(dot(x, w, [(2, 0)])), range(3))
+    z = tanh(dot(transpose(x, (1, 0, 2)), u, [(2, 0)]))
+    loss = add(loss, reduce_sum(z, range(3)))
+    found = gradients([loss], [constant(1.0)], weights)
+    return Program((index,), tuple(weights), (loss, *found), (None,) * 3)
+
+
 def convolved(size, symbols, **options):
     """The same of a convolution over an embedding, of texts or of images of TIME x 5."""
     image = (TIME, 5)[: len(size)]
@@ -107,7 +138,9 @@ CONVOLUTIONS = [
     convolved((4,), WORDS, padding=[(1, 2)], strides=[2]),
     convolved((2,), WORDS, padding=[(2, 0)], dilation=[3]),
     convolved((2, 3), WORDS, padding=[(0, 1), (1, 1)], strides=[1, 2]),
+    convolved((2,), WORDS, padding=[(12, 0)], dilation=[12]),  # a tap that meets nothing else
 ]
+SUMS = [make(symbols) for make in (positioned, both_ways) for symbols in (SYMBOLS, WORDS)]
 
 
 @pytest.fixture(autouse=True)
@@ -139,8 +172,9 @@ def test_values_and_gradients_stay(program, rng):
 def test_convolutions_add_products_of_their_taps(program, rng):
     simple = simplify(program)
     other = rewritten(simple)
-    assert any(isinstance(node.op, Conv) for node in toposort(simple.roots))
-    assert not any(isinstance(node.op, Conv) for node in toposort(other.roots))
+    kinds = (Conv, ConvFilterGrad, ConvInputGrad)
+    assert sum(isinstance(node.op, kinds) for node in toposort(simple.roots)) == 3
+    assert not any(isinstance(node.op, kinds) for node in toposort(other.roots))
     inputs, states = arrays(program, 3, rng)
     expected = compile_reference(simple, 3)(inputs, states)
     found = compile_reference(other, 3)(inputs, states)
@@ -148,12 +182,37 @@ def test_convolutions_add_products_of_their_taps(program, rng):
         close(one, another)
 
 
+@pytest.mark.parametrize("program", SUMS, ids=range(len(SUMS)))
+def test_products_are_taken_apart_where_their_sums_are(program, rng):
+    simple = simplify(program)
+    other = rewritten(simple)
+    assert products(simple)[0] == 6
+    assert products(other)[0] == 0
+    inputs, states = arrays(program, 3, rng)
+    expected = compile_reference(simple, 3)(inputs, states)
+    found = compile_reference(other, 3)(inputs, states)
+    for one, another in zip(found, expected, strict=True):
+        close(one, another)
+
+
+def test_a_sum_that_something_else_reads_is_left_whole():
+    """The gradient of a look-up is asked for itself: its product must be taken all the same."""
+    index = input_node(Type((B, TIME), "int32"), "index")
+    table, w = input_node(Type((WORDS, WIDTH))), input_node(Type((WIDTH, 20)))
+    x = gather(table, index)
+    loss = reduce_sum(square(dot(x, w, [(2, 0)])), range(3))
+    found = gradients([loss], [constant(1.0)], [x, table])
+    simple = simplify(Program((index,), (table, w), tuple(found), (None, None)))
+    kept = [n for n in toposort(rewritten(simple).roots) if isinstance(n.op, Scatter)]
+    assert [node.op.counted for node in kept] == [""]
+
+
 def test_convolutions_of_many_taps_are_left_alone():
     simple = simplify(convolved((5, 4), WORDS))
     assert rewritten(simple).roots == simple.roots
 
 
-EVERY = [*PROGRAMS, *CONVOLUTIONS]
+EVERY = [*PROGRAMS, *CONVOLUTIONS, *SUMS]
 
 
 @pytest.mark.parametrize("program", EVERY, ids=range(len(EVERY)))

@@ -3,9 +3,10 @@
 Every function here is pure, and none may make a result wrong or let it depend on threads or on the
 rows that are present. Most change speed only: an element's sum is taken in an order that its shape
 alone fixes. These choose between ways that round differently: `winograd_pays`, `tiles_pay`,
-`words_pay` (for bfloat16 where the target has an instruction for it) and `tables_pay`, by what is
-multiplied; `parts`, `block_rows` and `sums_whole`, by program and capacity, into what pieces a sum
-over the batch is cut; `SPARSE_POSITIONS`, where the zeros of a gradient are passed over.
+`words_pay` (for bfloat16 where the target has an instruction for it), `tables_pay` and
+`distinct_pay`, by what is multiplied; `parts`, `block_rows` and `sums_whole`, by program and
+capacity, into what pieces a sum over the batch is cut; `SPARSE_POSITIONS`, where the zeros of a
+gradient are passed over.
 """
 
 from __future__ import annotations

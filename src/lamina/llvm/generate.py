@@ -42,12 +42,11 @@ def generate(
 ) -> Generated:
     """The LLVM text of a program's step."""
     simple = simplify(program.with_roots(write_out(program.roots)))
+    roots = use_sparse(simple.roots, choices.WINNER_CHANNELS, choices.SPARSE_POSITIONS)
     pay = choices.tables_pay, choices.distinct_pay
-    tabled = use_tables(simple.roots, capacity, *pay, choices.LOOKED_UP_TAPS)
-    simple = simple.with_roots(tabled)
-    arranged = use_winners(absorb(arrange(simple.roots)), choices.WINNER_CHANNELS)
-    arranged = use_sparse(arranged, choices.WINNER_CHANNELS, choices.SPARSE_POSITIONS)
-    simple = simple.with_roots(crop(arranged))
+    roots = use_tables(roots, capacity, *pay, choices.LOOKED_UP_TAPS)
+    roots = use_winners(absorb(arrange(roots)), choices.WINNER_CHANNELS)
+    simple = simple.with_roots(crop(roots))
     work = operations(simple.roots, capacity)
     parts = choices.parts(capacity, work)
     lowered = lower(simple, capacity, parts)
