@@ -48,6 +48,7 @@ def image(high, wide, channels, filters, padding=((0, 0), (0, 0))):
     return Geometry(BATCH, (high, wide), channels, filters, padding=padding)
 
 
+SAME_BY_TWO = ((0, 1), (0, 1))  # as TensorFlow pads for a stride of two
 CASES = [
     convolution(image(3, 3, 16, 16), rows=2),
     convolution(image(4, 4, 16, 16), rows=2, kind="residual"),
@@ -59,6 +60,13 @@ CASES = [
     convolution(image(9, 6, 32, 16, same(3)), rows=2, kind="residual"),
     convolution(image(6, 6, 16, 16, ((2, 0), (0, 1))), rows=2),
     convolution(image(5, 6, 16, 16, ((2, 2), (2, 2))), rows=2, kind="bias_relu"),
+    convolution(replace(image(3, 3, 16, 16), strides=(2, 2)), rows=2),
+    convolution(replace(image(9, 5, 16, 48), strides=(2, 2)), rows=2, kind="residual"),
+    convolution(replace(image(8, 10, 32, 16, SAME_BY_TWO), strides=(2, 2)), rows=3, part=(1, 3)),
+    convolution(replace(image(11, 7, 16, 16, same(3)), strides=(2, 2)), rows=2, kind="bias_relu"),
+    convolution(replace(image(4, 5, 16, 32), kernel=(2, 2)), rows=2, kind="bias_relu"),
+    convolution(replace(image(5, 6, 32, 16, same(3)), kernel=(2, 2)), rows=2),
+    input_gradient(replace(image(6, 5, 16, 32), kernel=(2, 2)), rows=2, kind="residual"),
     input_gradient(image(3, 3, 16, 16), rows=2),
     input_gradient(image(6, 5, 32, 16), rows=2, capacity=3, kind="residual"),
     input_gradient(image(7, 8, 16, 32, same(3)), rows=3, part=(1, 3)),
@@ -91,6 +99,7 @@ def result(case: Case, target, low: int, high: int, rows: int) -> np.ndarray:
     "case",
     [
         convolution(image(6, 7, 32, 16, same(3)), rows=4, kind="bias_relu"),
+        convolution(replace(image(7, 6, 16, 16), strides=(2, 2)), rows=4),
         input_gradient(image(5, 6, 16, 16), rows=4, kind="residual"),
     ],
     ids=lambda case: case.name,
@@ -107,8 +116,9 @@ def test_a_row_has_the_same_bits_alone(always, case, target):
 
 
 @by_target
-def test_errors_are_about_those_of_the_direct_sum(monkeypatch, target):
-    case = convolution(image(9, 9, 64, 32, same(3)), rows=2)
+@pytest.mark.parametrize("form", [{}, {"strides": (2, 2)}, {"kernel": (2, 2)}], ids=str)
+def test_errors_are_about_those_of_the_direct_sum(monkeypatch, target, form):
+    case = convolution(replace(image(9, 9, 64, 32, same(3)), **form), rows=2)
     (_, _, exact), _ = oracle(
         replace(case.kernel, stores=tuple(replace(s, dtype="float64") for s in case.kernel.stores)),
         [array.astype(np.float64) for array in case.arrays()],
@@ -133,7 +143,7 @@ def test_other_convolutions_stay_direct(always):
     assert winograd(plain, target) is not None
     others = [
         convolution(replace(image(8, 8, 16, 16), kernel=(5, 5))).kernel,
-        convolution(replace(image(9, 9, 16, 16), strides=(2, 2))).kernel,
+        convolution(replace(image(9, 9, 16, 16), strides=(2, 1))).kernel,
         convolution(replace(image(9, 9, 16, 16), dilation=(2, 2))).kernel,
         convolution(replace(image(8, 8, 32, 32), groups=2)).kernel,
         convolution(image(8, 8, 3, 16)).kernel,
@@ -193,3 +203,6 @@ def test_the_profile_counts_the_multiplications_that_run(always):
     case = convolution(image(5, 6, 16, 32, same(3)), rows=3)
     task = Task(case.kernel, (), (2,), "rows", BATCH)
     assert task_flops(task, 3, TARGETS[0]) == 3 * (3 * 3) * 16 * 2 * 16 * 32
+    strided = convolution(replace(image(8, 10, 16, 32), strides=(2, 2)), rows=3)
+    task = Task(strided.kernel, (), (2,), "rows", BATCH)
+    assert task_flops(task, 3, TARGETS[0]) == 3 * (2 * 2) * 25 * 2 * 16 * 32

@@ -209,33 +209,51 @@ def tile_cycles(
     return max(rows * vectors / 2, loads / 2, 4.0) + broadcasts + columns + a_far
 
 
-def winograd_group(
-    tiles: int, channels: int, filters: int, *, rows: int, vectors: int, lanes: int
-) -> int:
+@dataclass(frozen=True)
+class WinogradShape:
+    """A convolution by Winograd's method: tiles of an image, and the form along either axis.
+
+    The form is as in `kernels.minimal`: 2 outputs of a filter of `taps` taps. `image_cost` and
+    `result_cost` are instructions for a vector of channels and of filters.
+    """
+
+    tiles: int
+    channels: int
+    filters: int
+    taps: int = 3
+    stride: int = 1
+    positions: int = 4
+    weights: int = 4
+    image_cost: int = 64
+    result_cost: int = 44
+
+
+def winograd_group(shape: WinogradShape, *, rows: int, vectors: int, lanes: int) -> int:
     """How many Winograd tiles are taken together.
 
     They should fill register tiles of `rows` x `vectors`, and be many where the transformed
-    filters, which pass by once for every group, come from far away. The 16 positions of a group
+    filters, which pass by once for every group, come from far away. The positions of a group
     should not lie a multiple of `SET_PERIOD` apart: transforms touch all of them at once.
 
-    >>> winograd_group(256, 32, 32, rows=6, vectors=2, lanes=8)
+    >>> winograd_group(WinogradShape(256, 32, 32), rows=6, vectors=2, lanes=8)
     43
     """
-    weights = 64 * channels * filters
+    channels, filters, positions = shape.channels, shape.filters, shape.positions**2
+    weights = 4 * shape.weights**2 * channels * filters
     near = weights <= NEAR_WINOGRAD
     bytes_a_cycle = 32 if near else 6
-    room = (NEAR_GROUP if near else FAR_GROUP) // (64 * (channels + vectors * lanes))
+    room = (NEAR_GROUP if near else FAR_GROUP) // (4 * positions * (channels + vectors * lanes))
     best, least = 1, math.inf
-    for most in range(1, max(1, min(tiles, room, 48)) + 1):
+    for most in range(1, max(1, min(shape.tiles, room, 48)) + 1):
         cost, variants = 0.0, 0
-        for size, count in pieces(tiles, most):
+        for size, count in pieces(shape.tiles, most):
             inner = pieces(size, rows)
             cycles = sum(
                 number * tile_cycles(part, vectors, a_vectors=False, far=False)
                 for part, number in inner
             )
-            products = 16 * channels * filters / (vectors * lanes) * cycles
-            transforms = 64 * size * (channels + filters)
+            products = positions * channels * filters / (vectors * lanes) * cycles
+            transforms = 4 * positions * size * (channels + filters)
             crowded = size * channels * 4 % SET_PERIOD == 0
             passing = weights / bytes_a_cycle + 0.15 * crowded * transforms
             cost += count * (products + passing)
@@ -246,25 +264,22 @@ def winograd_group(
     return best
 
 
-def winograd_pays(
-    image: tuple[int, int],
-    tiles: tuple[int, int],
-    channels: int,
-    filters: int,
-    lanes: int,
-    *,
-    copied: bool,
-) -> bool:
+def winograd_pays(shape: WinogradShape, direct: int, lanes: int, *, copied: bool) -> bool:
     """Whether Winograd's transforms cost less than the multiplications that they save.
 
-    `image` counts the positions that the direct sum computes.
+    `direct` counts the positions of the image that the direct sum computes.
     """
+    channels, filters, positions = shape.channels, shape.filters, shape.positions**2
     if channels < 16 or channels * filters > LARGEST_WINOGRAD:
         return False
-    direct = math.prod(image) * 9 * channels * filters / (2 * lanes)
-    product = 16 * channels * filters / (2 * lanes) + 40
-    transforms = (70 * channels + 75 * filters + 16 * copied * channels) / lanes
-    return math.prod(tiles) * (1.06 * product + transforms) < 0.9 * direct
+    # A direct sum whose positions stand apart in the image is slower by a fifth.
+    apart = 1.2 if shape.stride > 1 else 1.0
+    plain = apart * direct * shape.taps**2 * channels * filters / (2 * lanes)
+    product = positions * channels * filters / (2 * lanes) + 40
+    copying = (2 * shape.stride) ** 2 * 4 * copied * channels
+    into, out = 1.1 * shape.image_cost * channels, 1.7 * shape.result_cost * filters
+    transforms = (into + out + copying) / lanes
+    return shape.tiles * (1.06 * product + transforms) < 0.9 * plain
 
 
 # Bytes of transformed images and gradients that stay in the second level of cache, of a filter's

@@ -184,7 +184,7 @@ def task_flops(task: Task, rows: int, target: Target) -> float:
 
     The rows of a counted task are those that it finds.
 
-    A convolution by Winograd's method counts its 16 multiply-adds a tile, without the transforms.
+    A convolution by Winograd's method counts its multiply-adds a tile, without the transforms.
     Of a sparse gradient the search for values but zero is counted: their number is not known.
     """
     spec = task.kernel
@@ -200,7 +200,8 @@ def task_flops(task: Task, rows: int, target: Target) -> float:
         plan = winograd(spec, target)
         if plan is not None:
             tiles = _points(spec.space[:1], rows) * math.prod(plan.tiles)
-            return 32.0 * tiles * plan.channels * plan.filters + space * _cost(spec.body)
+            products = 2.0 * plan.positions * plan.channels * plan.filters
+            return tiles * products + space * _cost(spec.body)
         return space * (2.0 * inner + _cost(spec.body))
     after = _cost(getattr(spec, "after", ()))
     return space * (inner * _cost(getattr(spec, "body", ())) + after)

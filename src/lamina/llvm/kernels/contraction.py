@@ -9,7 +9,7 @@
     taps        tap by tap, where a border would be mostly zeros
     borders     the inside apart from the borders, for depthwise convolutions
     across      vectors along the sum, where there are hardly any columns
-    winograd    3 x 3 by fewer multiplications
+    winograd    3 x 3, and 2 x 2, by fewer multiplications
     narrow      int8 and half precision in words of several terms
 """
 
