@@ -41,7 +41,7 @@ def flatten(structure: Any) -> list[Any]:
     if not isinstance(structure, _NESTED):
         return [structure]
     found: list[Any] = []
-    for child in _children(structure):
+    for child in _children(structure) if isinstance(structure, dict) else structure:
         if isinstance(child, _NESTED):
             found.extend(flatten(child))
         else:
@@ -146,9 +146,9 @@ def skeleton(structure: Any) -> Any:
     >>> skeleton({"a": [1, 2]})
     ('dict', (('a', ('list', ('*', '*'))),))
     """
+    if not isinstance(structure, _NESTED):
+        return "*"
     if isinstance(structure, dict):
-        return "dict", tuple((key, skeleton(structure[key])) for key in _keys(structure))
-    if is_nested(structure):
-        kind = "list" if isinstance(structure, list) else "tuple"
-        return kind, tuple(skeleton(part) for part in structure)
-    return "*"
+        return "dict", tuple([(key, skeleton(structure[key])) for key in _keys(structure)])
+    kind = "list" if isinstance(structure, list) else "tuple"
+    return kind, tuple([skeleton(part) for part in structure])

@@ -21,7 +21,7 @@ from lamina.llvm.generate import generate
 from lamina.llvm.kernel import Contraction, Elementwise
 from lamina.reference import compile_reference
 from lamina.transform.gradient import gradients
-from lamina.types import Batch, Type
+from lamina.types import Batch, Type, numpy_dtype
 
 B = Batch(1)
 CAPACITY = 12
@@ -293,3 +293,16 @@ def test_more_rows_than_the_capacity_are_refused(rng):
     executable = compile_llvm(program, CAPACITY)
     with pytest.raises(ShapeError, match="compiled for 12"):
         executable(rows_of(program, 13, rng), states_of(program, rng))
+
+
+@pytest.mark.parametrize("kind", ["plain", "read-only", "empty", "bfloat16"])
+def test_arrays_are_handed_over_whatever_they_allow(kind):
+    """An array may refuse a writable buffer, or have none: it lies somewhere all the same."""
+    dtype = "bfloat16" if kind == "bfloat16" else "float32"
+    x = input_node(Type((Batch(1), 3), dtype), "x")
+    program = Program((x,), (), (add(x, x),), ())
+    data = np.arange(0 if kind == "empty" else 6).reshape(-1, 3).astype(numpy_dtype(dtype))
+    data.flags.writeable = kind != "read-only"
+    with config.override(cache="off"):
+        (found,) = compile_llvm(program, 4)([data], [])
+    np.testing.assert_array_equal(found, data + data)

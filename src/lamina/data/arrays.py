@@ -142,8 +142,10 @@ def path_name(argument: str, path: tuple[Any, ...]) -> str:
 
 def as_arrays(structure: Any, argument: str) -> Any:
     """The same nesting with every leaf made an array; None stays."""
+    if structure is None:
+        return None
     if not tree.is_nested(structure):
-        return None if structure is None else as_array(structure, argument)
+        return as_array(structure, argument)
     leaves = [
         None if value is None else as_array(value, path_name(argument, path))
         for path, value in tree.flatten_with_path(structure)
@@ -153,6 +155,8 @@ def as_arrays(structure: Any, argument: str) -> Any:
 
 def is_array_data(structure: Any) -> bool:
     """Whether x is arrays in memory rather than something that yields batches."""
+    if isinstance(structure, np.ndarray):
+        return True
     leaves = tree.flatten(structure)
     return bool(leaves) and all(is_array(leaf) or _is_scalar(leaf) for leaf in leaves)
 
