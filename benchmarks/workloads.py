@@ -86,11 +86,14 @@ def table(features: int, classes: int) -> Callable[[int, np.random.Generator], P
     return make
 
 
-def sentences(words: int, length: int, classes: int) -> Callable[[int, np.random.Generator], Pair]:
-    """Word numbers spread as words are (Zipf's law); the label hangs on a few of them."""
+def sentences(
+    words: int, length: int, classes: int, *, even: bool = False
+) -> Callable[[int, np.random.Generator], Pair]:
+    """Word numbers spread as words are (Zipf's law), or evenly; the label hangs on a few of them."""
 
     def make(rows: int, rng: np.random.Generator) -> Pair:
-        x = np.minimum(rng.zipf(1.3, (rows, length)), words - 1).astype(np.int32)
+        drawn = rng.integers(0, words, (rows, length)) if even else rng.zipf(1.3, (rows, length))
+        x = np.minimum(drawn, words - 1).astype(np.int32)
         return x, (x.sum(1) % classes).astype(np.int32)
 
     return make
@@ -145,5 +148,6 @@ OTHERS = {
         Workload("stacked-gru", 32, 20, 0, 0.0, "sparse", sentences(10000, 100, 10)),
         Workload("stacked-lstm", 32, 20, 0, 0.0, "sparse", sentences(10000, 100, 10)),
         Workload("text-convolution", 50, 20, 0, 0.0, "sparse", sentences(10000, 100, 10)),
+        Workload("even-words", 32, 20, 0, 0.0, "sparse", sentences(10000, 100, 10, even=True)),
     ]
 }

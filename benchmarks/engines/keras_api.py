@@ -214,6 +214,7 @@ NETWORKS = {
     "stacked-gru": lambda k: stacked(k, "GRU"),
     "stacked-lstm": lambda k: stacked(k, "LSTM"),
     "text-convolution": text_convolution,
+    "even-words": lambda k: recurrent(k, 10000, 64, 64, 10, 100, every=False),
     "cnn": lambda k: convolutional(k, 64),
     "cnn128": lambda k: convolutional(k, 128),
     "mlp": lambda k: dense(k, 100, 10, "softmax"),

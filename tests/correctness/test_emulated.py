@@ -10,6 +10,10 @@ from test_contraction import CASES as ALL_CASES
 from test_contraction import compare
 from test_llvm_ops import CAPACITY, SAMPLES, agree, program_of
 from test_llvm_steps import PROGRAMS, same_bits, trained
+from test_tables import CONVOLUTIONS as TABLED_CONVOLUTIONS
+from test_tables import SUMS, WORDS, close, recurrent
+from test_tables import arrays as table_arrays
+from test_winograd import CASES as FAST_CASES
 
 from lamina.ir.samples import draw
 from lamina.llvm import choices
@@ -43,6 +47,16 @@ def test_a_contraction_computes_its_specification(emulator, library, number):
     compare(case, found, expected, scales)
 
 
+def test_convolutions_by_fewer_multiplications_compute_their_specification(emulator, always):
+    library = emulator.library([case.kernel for case in FAST_CASES])
+    for number, case in enumerate(FAST_CASES):
+        given = case.arrays()
+        expected, scales = oracle(case.kernel, given, case.low, case.high, case.rows)
+        bounds = case.low, case.high, case.rows
+        found = emulator.run_kernel(library, f"k{number}", case.kernel, given, *bounds)
+        compare(case, found, expected, scales)
+
+
 @pytest.mark.parametrize(("op", "specifications"), SAMPLES)
 def test_an_op_means_what_numpy_means(emulator, op, specifications, rng):
     program = program_of(op, specifications)
@@ -70,3 +84,17 @@ def test_a_step_is_the_references_step_with_any_number_of_threads(
         np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-5)
     assert same_bits(results[0], results[1])
     assert same_bits(results[0], results[2])
+
+
+TABLED = [*TABLED_CONVOLUTIONS[1:], SUMS[1], recurrent(70, False, WORDS)]
+
+
+@pytest.mark.parametrize("program", TABLED, ids=range(len(TABLED)))
+def test_products_with_the_different_words_are_those_of_all(program, emulator, rng, monkeypatch):
+    monkeypatch.setattr(choices, "DISTINCT_LOOKUPS", 1)
+    inputs, states = table_arrays(program, CAPACITY - 1, rng)
+    expected = compile_reference(program, CAPACITY)(inputs, states)
+    for found, wanted in zip(
+        Emulated(emulator, program, CAPACITY)(inputs, states), expected, strict=True
+    ):
+        close(found, wanted)

@@ -35,15 +35,6 @@ sys.path.pop(0)
 by_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 
 
-@pytest.fixture
-def always(monkeypatch):
-    """Winograd wherever it can compute the convolution."""
-    monkeypatch.setattr(choices, "winograd_pays", lambda *_, **__: True)
-    contraction.plan.cache_clear()
-    yield
-    contraction.plan.cache_clear()
-
-
 def image(high, wide, channels, filters, padding=((0, 0), (0, 0))):
     return Geometry(BATCH, (high, wide), channels, filters, padding=padding)
 
