@@ -89,7 +89,7 @@ def table(features: int, classes: int) -> Callable[[int, np.random.Generator], P
 def sentences(
     words: int, length: int, classes: int, *, even: bool = False
 ) -> Callable[[int, np.random.Generator], Pair]:
-    """Word numbers spread as words are (Zipf's law), or evenly; the label hangs on a few of them."""
+    """Word numbers spread as words are (Zipf), or evenly; the label hangs on a few of them."""
 
     def make(rows: int, rng: np.random.Generator) -> Pair:
         drawn = rng.integers(0, words, (rows, length)) if even else rng.zipf(1.3, (rows, length))
