@@ -272,14 +272,27 @@ def test_any_words_will_do(words, rng):
         close(one, other)
 
 
+def test_a_row_that_nobody_looks_up_reaches_no_gradient(rng):
+    """Products take counted rows in units, and fill up the last one: not with what is not asked."""
+    program = dense(20, symbols=200)
+    with config.override(cache="off"):
+        compiled = compile_llvm(program, CAPACITY)
+    (index,), states = arrays(program, CAPACITY, rng)
+    index = 3 + index % 5
+    states[0][:3] = np.nan
+    loss, _, *found = compiled([index], states)
+    assert np.isfinite(loss)
+    assert all(np.isfinite(gradient).all() for gradient in found)
+
+
 def test_the_profile_counts_the_words_that_it_finds(rng):
     program = simplify(dense(20, symbols=200))
     inputs, states = arrays(program, CAPACITY, rng)
-    inputs[0] %= 5
+    inputs[0] %= 5  # of which a product takes 32 at a time
     found = profile(program, CAPACITY, inputs, states, batch_size=CAPACITY, steps=2)
     flops = {task.shape: task.flops for task in found.tasks if "found" in task.shape}
     assert flops == {
-        f"foundx20 over {WIDTH}": 2 * 5 * 20 * WIDTH,
-        f"foundx{WIDTH} over 20": 2 * 5 * 20 * WIDTH,
-        f"{WIDTH}x20 over found": 2 * 5 * 20 * WIDTH,
+        f"32*foundx20 over {WIDTH}": 2 * 32 * 20 * WIDTH,
+        f"32*foundx{WIDTH} over 20": 2 * 32 * 20 * WIDTH,
+        f"{WIDTH}x20 over 32*found": 2 * 32 * 20 * WIDTH,
     }

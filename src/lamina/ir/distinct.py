@@ -19,8 +19,8 @@ class Distinct(Op):
     table   the rows of the table; numbers outside are clamped into it
     room    for how many different rows there is room
 
-    Returns rows (room,) int32, zero behind the last one; the place of each element of the index
-    among them, int32 in the index's shape; and how many there are, an int32 scalar. So
+    Returns rows (room,) int32, the first one again behind the last; the place of each element of
+    the index among them, int32 in the index's shape; and how many there are, an int32 scalar. So
     `rows[places]` is the index.
     """
 
@@ -43,7 +43,7 @@ class Distinct(Op):
         flat = np.clip(index.reshape(-1), 0, self.table - 1)
         numbers, first, inverse = np.unique(flat, return_index=True, return_inverse=True)
         order = np.argsort(first)
-        rows = np.zeros(self.room, np.int32)
+        rows = np.full(self.room, flat[0] if flat.size else 0, np.int32)
         rows[: len(order)] = numbers[order]
         places = np.argsort(order)[inverse].reshape(index.shape).astype(np.int32)
         return rows, places, np.int32(len(order))

@@ -529,6 +529,17 @@ def distinct_pay(lookups: int, terms: int) -> bool:
     return lookups >= DISTINCT_LOOKUPS and terms >= TABLE_TERMS
 
 
+def counted_unit(room: Dimension) -> int:
+    """In units of how many rows products take rows that are counted as the step runs.
+
+    Kernels are planned for 16 units, and the different words of a batch are some hundred.
+
+    >>> counted_unit(3200), counted_unit(50)
+    (32, 1)
+    """
+    return 32 if isinstance(room, int) and room % 32 == 0 else 1
+
+
 # ------------------------------------------------------------------------- fusion and planning
 
 # A map that is read more than once is computed again up to this cost, stored above it.

@@ -350,8 +350,8 @@ class Scatter:
     whatever order others run in.
 
     clear   the base is zero: a call clears its destinations first
-    named   operand 3 counts the destinations that the indices name (int32): the others are not
-            cleared
+    named   where it is not 0, operand 3 counts the destinations that the indices name (int32): the
+            others are not cleared, but for those that fill up the last so many
     steps   how often `count` indices stand one behind the other, each time with room for all
             rows of the capacity, which is `pitch` indices (time before the batch)
     """
@@ -365,7 +365,7 @@ class Scatter:
     index_dtype: str
     split: int = 1
     clear: bool = False
-    named: bool = False
+    named: int = 0
     steps: int = 1
     pitch: int = 0
 
@@ -375,7 +375,8 @@ class Distinct:
     """`lamina.ir.distinct.Distinct`: the different rows of a table that an index names.
 
     Operands: 0 index (`count` of them, contiguous), 1 rows (`room`), 2 the place of each index
-    among them, 3 their number; all int32 but the index. Indices are clamped to the `table`.
+    among them, 3 their number; all int32 but the index. Indices are clamped to the `table`. Behind
+    the last row the first one is repeated.
     """
 
     count: Dimension

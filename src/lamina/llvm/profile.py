@@ -176,7 +176,7 @@ def _present(counted: Counted | None, operand: Operand, found: int) -> float:
     """The share of an operand that is there, of one that has room for counted rows."""
     shape = operand.buffer.type.shape
     has_room = counted is not None and shape[:1] == (counted.room,)
-    return found / counted.room if counted and has_room else 1.0
+    return found * counted.unit / counted.room if counted and has_room else 1.0
 
 
 def task_flops(task: Task, rows: int, target: Target) -> float:

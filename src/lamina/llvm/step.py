@@ -333,7 +333,9 @@ class _Writer:
         if task.counted is None:
             return self.rows
         place = Place(self.shared_base, task.counted.buffer.offset)
-        return self.emit.resize(self.emit.load(place, I32), I64)
+        count = self.emit.resize(self.emit.load(place, I32), I64)
+        unit = task.counted.unit
+        return count if unit == 1 else (count + (unit - 1)) // unit
 
     def _run(self, step: Step, low: Value | None, high: Value | None) -> None:
         """Run a task or a time loop over rows low to high; None for everything."""

@@ -21,10 +21,14 @@ class Operand:
 
 @dataclass(frozen=True)
 class Counted:
-    """A number of rows that is known as the step runs: the int32 in a buffer, at most `room`."""
+    """A number of rows that is known as the step runs: the int32 in a buffer, at most `room`.
+
+    unit   the task is told how many times so many rows there are, the last ones perhaps not whole
+    """
 
     buffer: Buffer
     room: int
+    unit: int = 1
 
 
 @dataclass(eq=False)

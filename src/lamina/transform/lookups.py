@@ -14,6 +14,8 @@ from lamina.ir.indexing import Gather, gather, scatter, scatter_counted
 from lamina.ir.movement import Transpose, transpose
 from lamina.types import Type, fixed
 
+_ROWS_TOGETHER = 64  # room for different rows is a multiple, so that kernels may take several
+
 Convolution = Conv | ConvInputGrad | ConvFilterGrad
 
 
@@ -130,7 +132,8 @@ class Rule:
         lookups = index.type.size_at(self.capacity)
         if table.dtype != "float32" or not self.distinct_pay(lookups, terms):
             return None
-        return _distinct(size, min(size, lookups), index)
+        room = -(-min(size, lookups) // _ROWS_TOGETHER) * _ROWS_TOGETHER
+        return _distinct(size, room, index)
 
     def few_taps(self, conv: Convolution, size: Sequence[int]) -> bool:
         """Whether the taps of a convolution are taken one by one."""

@@ -50,6 +50,8 @@ def build(kernel: Distinct, name: str, module: Module) -> None:
         emit.store(place32, places.step(loop.index, 4))
         loop.next = [emit.select(known, count, count + 1)]
     (count,) = loop.result
-    emit.clear(rows.step(count, 4), (kernel.room - count) * 4)
+    first = emit.select(count.equal(0), 0, emit.load(rows, I32))
+    with emit.loop(count, kernel.room) as rest:
+        emit.store(first, rows.step(rest.index, 4))
     emit.store(emit.resize(count, I32), number)
     emit.finish()

@@ -53,6 +53,7 @@ def _problem(kernel: Scatter, frame: Frame, number: Index, low: Index, high: Ind
         end = high
         if kernel.named:
             named = emit.resize(emit.load(Place(frame.operands[3]), I32), I64)
+            named = (named + (kernel.named - 1)) // kernel.named * kernel.named
             end = index(emit.select(named < high.on(emit), named, high.on(emit)))
         with emit.loop(low, end) as loop:
             _clear(kernel, frame, out.step(loop.index, row_bytes))

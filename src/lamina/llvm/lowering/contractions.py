@@ -104,14 +104,16 @@ def _piece(work: Workspace, group: Group, anchor: Node, piece: Piece) -> None:
 def _counted(work: Workspace, anchor: Node, piece: Piece) -> tuple[Shape, Shape, Counted]:
     """Space and reduced axes of a product of counted rows, and who counts them.
 
-    To its kernel the number of rows is what that of the batch is to others.
+    To its kernel the number of rows is what that of the batch is to others, in units of several
+    rows: what stands behind the last row is zero in one factor and finite in the other.
     """
     assert isinstance(anchor.op, Dot)
     axes = [*piece.space, *piece.reduced]
     summed = any(i == 0 for i, _ in anchor.op.contract)
     place = len(piece.space) if summed else 0
-    counted = work.counted(anchor.inputs[2], axes[place])
-    axes[place] = Batch(1)
+    unit = choices.counted_unit(axes[place])
+    counted = work.counted(anchor.inputs[2], axes[place], unit)
+    axes[place] = Batch(unit)
     return tuple(axes[: len(piece.space)]), tuple(axes[len(piece.space) :]), counted
 
 

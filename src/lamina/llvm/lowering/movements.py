@@ -71,7 +71,7 @@ def lower_scatter(work: Workspace, node: Node, op: Scatter, group: Group) -> Non
     operands.written_number(target)
     for view in (work.packed(where), work.packed(rows)):
         operands.number(view)
-    named = clear and op.counted == "base"
+    named = choices.counted_unit(base.shape[0]) if clear and op.counted == "base" else 0
     if named:
         operands.number(work.packed(node.inputs[3]))
     outer = extent(base.shape[:batch])

@@ -199,11 +199,10 @@ class Workspace(ABC):
         task.counted = counted
         self.steps.append(task)
 
-    def counted(self, count: Node, room: Dimension) -> Counted:
+    def counted(self, count: Node, room: Dimension, unit: int = 1) -> Counted:
         """A number of rows that the step itself finds."""
-        view = self.packed(count)
         assert isinstance(room, int)
-        return Counted(view.buffer, room)
+        return Counted(self.packed(count).buffer, room, unit)
 
     def split(
         self, space: Shape, reduced: Shape = (), partial: bool = False
