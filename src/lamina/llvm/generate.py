@@ -21,6 +21,7 @@ from lamina.llvm.words import Sizes
 from lamina.llvm.work import operations
 from lamina.transform.absorb import absorb
 from lamina.transform.crop import crop
+from lamina.transform.lookups import Rule
 from lamina.transform.simplify import simplify
 from lamina.transform.sparse import use_sparse
 from lamina.transform.tables import use_tables
@@ -43,8 +44,8 @@ def generate(
     """The LLVM text of a program's step."""
     simple = simplify(program.with_roots(write_out(program.roots)))
     roots = use_sparse(simple.roots, choices.WINNER_CHANNELS, choices.SPARSE_POSITIONS)
-    pay = choices.tables_pay, choices.distinct_pay
-    roots = use_tables(roots, capacity, *pay, choices.LOOKED_UP_TAPS)
+    pay = choices.tables_pay, choices.distinct_pay, choices.LOOKED_UP_TAPS
+    roots = use_tables(roots, Rule(capacity, *pay))
     roots = use_winners(absorb(arrange(roots)), choices.WINNER_CHANNELS)
     simple = simple.with_roots(crop(roots))
     work = operations(simple.roots, capacity)

@@ -11,7 +11,7 @@ from lamina.ir.distinct import distinct
 from lamina.ir.elementary import Broadcast, Map, full
 from lamina.ir.graph import Node
 from lamina.ir.indexing import Gather, gather, scatter, scatter_counted
-from lamina.ir.movement import Transpose, transpose
+from lamina.ir.movement import Transpose, slice_, transpose
 from lamina.types import Type, fixed
 
 _ROWS_TOGETHER = 64  # room for different rows is a multiple, so that kernels may take several
@@ -103,6 +103,38 @@ class Met:
             return scatter("add", base, self.index, values)
         return scatter_counted("base", base, self.index, values, self.count)
 
+    def sums_at_tap(
+        self, conv: ConvInputGrad | ConvFilterGrad, tap: Sequence[int], g: Node
+    ) -> Node | None:
+        """The same of what stands in `g` where a tap of the convolution meets the look-ups.
+
+        None if it meets the padding only.
+        """
+        starts, stops, firsts, lasts = [], [], [], []
+        fields = zip(
+            tap,
+            self.index.shape[1:],
+            g.shape[1:-1],
+            conv.strides,
+            conv.padding,
+            conv.dilation,
+            strict=True,
+        )
+        for i, length, count, stride, (low, _), gap in fields:
+            shift = i * gap - low
+            first = min(count, max(0, -(shift // stride)))
+            last = min(count, (length - 1 - shift) // stride + 1)
+            if first >= last:
+                return None
+            firsts.append(first)
+            lasts.append(last)
+            starts.append(first * stride + shift)
+            stops.append(starts[-1] + (last - first - 1) * stride + 1)
+        samples = None if g.type.batch_axis == 0 else fixed(g.shape[0])
+        index = slice_(self.index, (0, *starts), (samples, *stops), (1, *conv.strides))
+        values = slice_(g, (0, *firsts, 0), (samples, *lasts, g.shape[-1]))
+        return replace(self, index=index).sums(values)
+
     def spread(self, base: Node, sums: Node) -> Node:
         """Sums of the rows as those of all rows of the table."""
         if self.rows is None or self.count is None:
@@ -112,7 +144,14 @@ class Met:
 
 @dataclass(frozen=True)
 class Rule:
-    """When what is worth while; see `transform.tables.use_tables`."""
+    """When what is worth while, in a batch that has room for `capacity` rows.
+
+    tables_pay    from the rows of a table, how many are looked up, and the terms of the products
+                  that sums by row save (None where there are none), whether all are multiplied
+    distinct_pay  from how many rows are looked up, and the terms of the products, whether the
+                  different ones among them are found and multiplied
+    most_taps     of a convolution over looked-up rows
+    """
 
     capacity: int
     tables_pay: Callable[[int, int, int | None], bool]

@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lamina.ir.contractions import ConvFilterGrad, ConvInputGrad, Dot, dot
+from lamina.ir.contractions import ConvInputGrad, Dot, dot
 from lamina.ir.elementary import Map, Reduce, reduce_sum
 from lamina.ir.graph import Node, rewrite, toposort, users
 from lamina.ir.indexing import Scatter
@@ -21,7 +21,6 @@ from lamina.ir.movement import Transpose, inverse, reshape, slice_, transpose
 from lamina.ir.scalar import add
 from lamina.transform.lookups import Met, Rule, exact
 from lamina.transform.scan import is_zero
-from lamina.types import fixed
 
 
 def use_sums(roots: Sequence[Node], rule: Rule) -> list[Node]:
@@ -72,10 +71,14 @@ def _over_batch(node: Node) -> bool:
 
 @dataclass(frozen=True)
 class _Term:
-    """One term of a sum, whose axes are those of the sum in the order `perm`."""
+    """One term of a sum, whose axes are those of the sum in the order `perm`.
+
+    alone   nothing but the sum reads it
+    """
 
     node: Node
     perm: tuple[int, ...]
+    alone: bool = True
 
     @property
     def value(self) -> Node:
@@ -100,7 +103,7 @@ def _terms(total: Node, readers: dict[Node, list[Node]]) -> list[_Term] | None:
             case Map(fn="add") if own:
                 stack += [_Term(parent, term.perm) for parent in node.inputs]
             case _:
-                found.append(term)
+                found.append(replace(term, alone=own))
     return found
 
 
@@ -112,7 +115,7 @@ def _summed_by_rows(node: Node, rule: Rule, readers: dict[Node, list[Node]]) -> 
         return None
     products, others = [], []
     for term in terms:
-        if term.perm[-1] == rows.type.rank - 1:
+        if term.alone and term.perm[-1] == rows.type.rank - 1:
             there = replace(met, index=transpose(met.index, inverse(term.perm[:-1])))
             product = _product(term.node, there, rule)
             if product is not None:
@@ -155,46 +158,12 @@ def _of_convolution(node: Node, op: ConvInputGrad, met: Met) -> Node | None:
         return None
     parts = []
     for tap in itertools.product(*map(range, size)):
-        found = tap_meets(met, op, tap, g)
-        if found is not None:
+        sums = met.sums_at_tap(op, tap, g)
+        if sums is not None:
             one = slice_(w, (*tap, 0, 0), (*(i + 1 for i in tap), channels, filters))
-            sums, one = found[0].sums(found[1]), reshape(one, (channels, filters))
+            one = reshape(one, (channels, filters))
             parts.append(dot(sums, one, [(1, 1)], count=met.count))
     return functools.reduce(add, parts) if parts else None
-
-
-def tap_meets(
-    met: Met, conv: ConvInputGrad | ConvFilterGrad, tap: Sequence[int], g: Node
-) -> tuple[Met, Node] | None:
-    """(the look-ups that a tap of a convolution meets, what stands in `g` where it meets them).
-
-    None if it meets the padding only.
-    """
-    starts, stops, steps, firsts, lasts = [], [], [], [], []
-    fields = zip(
-        tap,
-        met.index.shape[1:],
-        g.shape[1:-1],
-        conv.strides,
-        conv.padding,
-        conv.dilation,
-        strict=True,
-    )
-    for i, length, count, stride, (low, _), gap in fields:
-        shift = i * gap - low
-        first = min(count, max(0, -(shift // stride)))
-        last = min(count, (length - 1 - shift) // stride + 1)
-        if first >= last:
-            return None
-        firsts.append(first)
-        lasts.append(last)
-        starts.append(first * stride + shift)
-        stops.append(starts[-1] + (last - first - 1) * stride + 1)
-        steps.append(stride)
-    samples = None if g.type.batch_axis == 0 else fixed(g.shape[0])
-    index = slice_(met.index, (0, *starts), (samples, *stops), (1, *steps))
-    values = slice_(g, (0, *firsts, 0), (samples, *lasts, g.shape[-1]))
-    return replace(met, index=index), values
 
 
 def _summed_over_batch(node: Node, readers: dict[Node, list[Node]]) -> Node | None:
@@ -205,7 +174,7 @@ def _summed_over_batch(node: Node, readers: dict[Node, list[Node]]) -> Node | No
         return None
     products, others = [], []
     for term in terms:
-        product = _summed_dot(term.node)
+        product = _summed_dot(term.node) if term.alone else None
         if product is None:
             others.append(term.value)
         else:

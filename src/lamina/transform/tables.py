@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from lamina.ir.contractions import Conv, ConvFilterGrad, Dot, dot
 from lamina.ir.control import Body, Scan, scan
@@ -21,17 +21,11 @@ from lamina.ir.movement import concat, pad, reshape, slice_, transpose
 from lamina.ir.scalar import add
 from lamina.transform.lookups import Rule, exact, looked_up, seen
 from lamina.transform.loops import replaced_scans
-from lamina.transform.sums import tap_meets, use_sums
+from lamina.transform.sums import use_sums
 from lamina.types import Type, fixed
 
 
-def use_tables(
-    roots: Sequence[Node],
-    capacity: int,
-    tables_pay: Callable[[int, int, int | None], bool],
-    distinct_pay: Callable[[int, int], bool],
-    most_taps: int,
-) -> list[Node]:
+def use_tables(roots: Sequence[Node], rule: Rule) -> list[Node]:
     """Move products in front of look-ups, and behind sums by row.
 
     Before: dot(gather(table, index), w)               After: gather(dot(table, w), index)
@@ -40,16 +34,9 @@ def use_tables(
 
     where `sums` is scatter_add(0, index, g), and the same for each tap of a convolution. Where the
     table is large, the rows that the index names take its place, and their places that of the
-    index; how many they are is known as the step runs. A batch has room for `capacity` rows. What
-    is added to all samples, as positions are, is multiplied once.
-
-    tables_pay    from the rows of a table, how many are looked up, and the terms of the products
-                  that sums by row save (None where there are none), whether it is worth while
-    distinct_pay  from how many rows are looked up, and the terms of the products, whether it is
-                  worth while to find the different ones among them
-    most_taps     of a convolution over looked-up rows
+    index; how many they are is known as the step runs. What is added to all samples, as positions
+    are, is multiplied once.
     """
-    rule = Rule(capacity, tables_pay, distinct_pay, most_taps)
 
     def visit(node: Node) -> Node:
         found = None
@@ -157,10 +144,10 @@ def _filter_gradient(node: Node, op: ConvFilterGrad, rule: Rule) -> Node | None:
     channels, filters = fixed(node.shape[-2]), fixed(node.shape[-1])
     taps = []
     for tap in itertools.product(*map(range, op.kernel)):
-        there = tap_meets(met, op, tap, g)
+        sums = met.sums_at_tap(op, tap, g)
         one = full((channels, filters), 0, node.dtype)
-        if there is not None:
-            one = dot(rows, there[0].sums(there[1]), [(0, 0)], count=met.count)
+        if sums is not None:
+            one = dot(rows, sums, [(0, 0)], count=met.count)
         taps.append(reshape(one, (1, channels, filters)))
     return reshape(concat(taps, 0), node.shape)
 
