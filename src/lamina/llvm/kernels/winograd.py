@@ -1,4 +1,4 @@
-"""Convolutions by fewer multiplications: Winograd's F(2 x 2, 3 x 3), and its kin of `minimal`.
+"""Convolutions by fewer multiplications: Winograd's F(2 x 2, 3 x 3), and its kin of `llvm.minimal`.
 
 Lavin & Gray 2016, section 4.1: an output tile of 2 x 2 comes from an input tile d as
 
@@ -27,10 +27,10 @@ from lamina.llvm.expression import Expression, Point
 from lamina.llvm.host import Target
 from lamina.llvm.kernel import Access, Contraction, Guard
 from lamina.llvm.kernels.halo import Coordinate, Halo, copy_image
-from lamina.llvm.kernels.minimal import FORMS, Minimal, both_ways
 from lamina.llvm.kernels.nest import Frame, aligned
 from lamina.llvm.kernels.product import product
 from lamina.llvm.kernels.taps import with_taps
+from lamina.llvm.minimal import FORMS, Minimal, both_ways
 from lamina.types import fixed
 
 _SIZE = 4
@@ -119,17 +119,7 @@ def winograd(kernel: Contraction, target: Target) -> Winograd | None:
     vectors = next(v for v in (4, 3, 2, 1) if filters // lanes % v == 0)
     vectors = min(vectors, 2) if target.registers < 32 and vectors != 3 else vectors
     rows = choices.accumulators(target, vectors)
-    shape = choices.WinogradShape(
-        math.prod(tiles),
-        channels,
-        filters,
-        form.taps,
-        form.stride,
-        form.positions,
-        form.weights,
-        form.image_cost,
-        form.result_cost,
-    )
+    shape = choices.WinogradShape(math.prod(tiles), channels, filters, form)
     group = choices.winograd_group(shape, rows=rows, vectors=vectors, lanes=lanes)
     plan = Winograd(kernel, form, lanes, tiles, group, rows, vectors, _image(kernel, form, tiles))
     direct = math.prod(_positions(kernel))
