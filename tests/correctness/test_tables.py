@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from lamina import config
+from lamina.errors import DtypeError, ShapeError
 from lamina.ir.contractions import Conv, ConvFilterGrad, ConvInputGrad, Dot, conv, dot
 from lamina.ir.control import Body, Scan, scan
-from lamina.ir.distinct import Distinct
+from lamina.ir.distinct import Distinct, distinct
 from lamina.ir.elementary import broadcast, full, reduce_sum
-from lamina.ir.graph import constant, input_node, toposort
+from lamina.ir.graph import apply, constant, input_node, toposort
 from lamina.ir.indexing import Gather, Scatter, gather, scatter
 from lamina.ir.movement import transpose
 from lamina.ir.program import Program
@@ -266,6 +267,28 @@ def test_few_words_of_a_large_table_are_left_alone():
 def test_one_search_for_different_words_serves_all_products():
     nodes = toposort(rewritten(simplify(dense(20, symbols=WORDS))).roots)
     assert sum(isinstance(node.op, Distinct) for node in nodes) == 1
+
+
+def test_what_cannot_be_counted_is_refused():
+    index, values = input_node(Type((B, TIME), "int32")), input_node(Type((9, 4)))
+    number, half = input_node(Type((), "int32")), input_node(Type(()))
+    with pytest.raises(DtypeError, match="takes integers"):
+        distinct(input_node(Type((B, TIME))), 7, 7)
+    with pytest.raises(ShapeError, match="the batch must be the first axis"):
+        distinct(input_node(Type((TIME, B), "int32")), 7, 7)
+    with pytest.raises(DtypeError, match="counted by one int32"):
+        dot(values, values, [(0, 0)], count=half)
+    rows = input_node(Type((B, TIME, 4)))
+    with pytest.raises(DtypeError, match="counted by one int32"):
+        apply(Scatter("add", counted="base"), values, index, rows)
+    for counted in (
+        dot(values, values, [(0, 0)], count=number),
+        apply(Scatter("add", counted="base"), values, index, rows, number),
+    ):
+        with pytest.raises(ShapeError, match="no gradient"):
+            gradients([counted], [counted], [values])
+    with pytest.raises(ShapeError, match="more than 5 rows"):
+        compile_llvm(Program((index,), (), tuple(distinct(index, 100, 5)), ()), CAPACITY)
 
 
 @pytest.mark.parametrize("words", ["one", "all", "outside"])
