@@ -12,10 +12,11 @@ from lamina.ir.control import Body, Scan, scan
 from lamina.ir.distinct import Distinct, distinct
 from lamina.ir.elementary import broadcast, full, reduce_sum
 from lamina.ir.graph import apply, constant, input_node, toposort
+from lamina.ir.graph import rows as rows_present
 from lamina.ir.indexing import Gather, Scatter, gather, scatter
 from lamina.ir.movement import transpose
 from lamina.ir.program import Program
-from lamina.ir.scalar import add, square, tanh
+from lamina.ir.scalar import add, div, square, tanh
 from lamina.llvm import choices
 from lamina.llvm.executor import compile_llvm
 from lamina.llvm.profile import profile
@@ -269,6 +270,19 @@ def test_one_search_for_different_words_serves_all_products():
     assert sum(isinstance(node.op, Distinct) for node in nodes) == 1
 
 
+def test_rows_of_the_batch_are_not_those_that_are_counted(rng):
+    """A gradient that is divided by the rows of the batch, in the kernel that counts words."""
+    program = dense(20, symbols=WORDS)
+    slope = program.outputs[-1]
+    mean = div(slope, broadcast(rows_present(), slope.shape, ()))
+    program = Program(program.inputs, program.states, (mean,), (None, None))
+    with config.override(cache="off"):
+        compiled = compile_llvm(program, CAPACITY)
+    inputs, states = arrays(program, 3, rng)
+    (expected,) = compile_reference(program, CAPACITY)(inputs, states)
+    close(compiled(inputs, states)[0], expected)
+
+
 def test_what_cannot_be_counted_is_refused():
     index, values = input_node(Type((B, TIME), "int32")), input_node(Type((9, 4)))
     number, half = input_node(Type((), "int32")), input_node(Type(()))
@@ -278,12 +292,12 @@ def test_what_cannot_be_counted_is_refused():
         distinct(input_node(Type((TIME, B), "int32")), 7, 7)
     with pytest.raises(DtypeError, match="counted by one int32"):
         dot(values, values, [(0, 0)], count=half)
-    rows = input_node(Type((B, TIME, 4)))
+    added = input_node(Type((B, TIME, 4)))
     with pytest.raises(DtypeError, match="counted by one int32"):
-        apply(Scatter("add", counted="base"), values, index, rows)
+        apply(Scatter("add", counted="base"), values, index, added)
     for counted in (
         dot(values, values, [(0, 0)], count=number),
-        apply(Scatter("add", counted="base"), values, index, rows, number),
+        apply(Scatter("add", counted="base"), values, index, added, number),
     ):
         with pytest.raises(ShapeError, match="no gradient"):
             gradients([counted], [counted], [values])

@@ -339,12 +339,21 @@ class Fuser:
             )
         if isinstance(group.anchors[0].op, ArgReduce) if group.anchors else False:
             return False
+        if group.kind == "contract" and len(group.anchors[0].inputs) > 2 and self._asks_rows(node):
+            # To the kernel of a counted product the rows are those that are counted.
+            return False
         if group.kind == "contract" and isinstance(node.op, Map):
             # Results of hardly any columns come one by one; a map of its own fills vectors.
             alone = group.space[-1] in choices.HARDLY_ANY_COLUMNS
             if alone and SCALARS[node.op.fn].cost > choices.INLINE_COST:
                 return False
         return node.shape == group.space and all(how == "same" for how in inside.values())
+
+    def _asks_rows(self, node: Node) -> bool:
+        """Whether the number of rows present is computed in a map, not read from memory."""
+        if isinstance(node.op, Rows):
+            return True
+        return any(parent not in self.home and self._asks_rows(parent) for parent in node.inputs)
 
     @staticmethod
     def _row_reading(group: Group, read: Node, how: str, full: bool) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lamina.errors import LaminaError
-from lamina.llvm.kernel import Contraction, Elementwise, Load, Lookup, Reduction, RowGroup
+from lamina.llvm.kernel import Contraction, Count, Elementwise, Load, Lookup, Reduction, RowGroup
 from lamina.llvm.plan import Plan, row_stride
 from lamina.llvm.task import Loop, Step, Task
 from lamina.llvm.views import Buffer
@@ -48,6 +48,10 @@ def verify(plan: Plan) -> None:
     for task in {touch.task: None for touch in touches if touch.in_rows}:
         if task.mode == "rows":
             _check_rows(task, plan.capacity)
+    for task in {touch.task: None for touch in touches}:
+        body = getattr(task.kernel, "body", ())
+        if task.counted and any(isinstance(instruction, Count) for instruction in body):
+            _fail(task.counted.buffer, "would be taken for the rows of the batch", task)
     _check_overlaps(by_buffer, plan)
 
 
